@@ -1,0 +1,46 @@
+# Two commands do all the set-up: `make reproduce-small` (the main job) and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+# the gpu extra (unsloth) only where there is a GPU to use it
+EXTRAS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu,)
+
+.PHONY: help setup reproduce-small reproduce-micro test test-all lint bench mutants clean
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: .venv/installed  ## make .venv and install the kit with the tested versions
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
+	@echo "setting up .venv (a few minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)test]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)dev]'
+	@touch $@
+
+reproduce-small: setup  ## the main job: a small open model on a GPU, else the micro organism on the CPU
+	@$(BIN)/repro run reproduce-small
+
+reproduce-micro: setup  ## the same on the embedded micro organism, whatever the machine
+	@$(BIN)/repro run reproduce-micro
+
+test: setup  ## everything that runs in a few minutes, offline
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup  ## also the long ones
+	@$(BIN)/python -m pytest
+
+lint: .venv/installed-dev  ## ruff and mypy, quiet when all is well
+	@$(BIN)/ruff check --quiet . && $(BIN)/mypy --no-error-summary
+
+bench: setup  ## speed as ratios within one run
+	@$(BIN)/python bench/micro.py
+
+mutants: .venv/installed-dev  ## planted bugs: how many the tests catch (long)
+	@$(BIN)/python bench/mutants.py
+
+clean:  ## remove .venv and caches; runs/ stays
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants
