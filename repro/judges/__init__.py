@@ -1,0 +1,1 @@
+"""Judges: what turns a response into a label."""
