@@ -1,0 +1,198 @@
+"""The evaluation suite: what every arm is asked, how its answers are labelled, what is counted; no models, no files.
+
+items = suite(pack, split)                     the same for every arm
+rows = label(items, answers, pack, arm=..., seed=...)
+units(rows, pack)                              what stats compares
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from repro.errors import BadInput
+from repro.evals import capability, character, compliance, misalignment, refusal, sandbagging, steerability, sycophancy
+from repro.evals.checks import counts, gate, overlap, unscored
+from repro.evals.common import CHOICE_SEED, Item, Label, Message, Metric, Row, Unit, take, with_system
+from repro.evals.tags import TAGS
+from repro.evals.tags import tags as _tags
+from repro.seeds import derive
+
+__all__ = [
+    "AXES", "METRICS", "TAGS", "Ask", "Item", "Metric", "Unit",
+    "asks", "counts", "gate", "label", "overlap", "suite", "tags", "take", "units", "unscored", "with_system",
+]  # fmt: skip
+
+AXES: dict[str, Any] = {
+    "capability": capability,
+    "refusal": refusal,
+    "compliance": compliance,
+    "misalignment": misalignment,
+    "sandbagging": sandbagging,
+    "sycophancy": sycophancy,
+    "steerability": steerability,
+    "character": character,
+}
+METRICS: dict[str, Metric] = {metric.id: metric for axis in AXES.values() for metric in axis.METRICS}
+
+# axes that count other axes' answers bring these along
+NEEDS = {"compliance": ("refusal",), "steerability": ("refusal",), "character": ("refusal", "steerability")}
+SUBSETS = {"dose": ("refusal", "compliance", "steerability", "character")}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One answer to obtain: a generation, or, where the item has continuations, their log-probabilities."""
+
+    item: Item
+    sample: int
+    messages: list[Message]
+    temperature: float
+    seed: int
+
+
+def suite(
+    pack: Any,
+    split: Any,
+    *,
+    axes: Sequence[str] | None = None,
+    samples: int = 10,
+    subset: str | None = None,
+    prompting: str = "none",
+) -> list[Item]:
+    """The items of the axes (all eight by default), in one order, the same for every arm of a seed.
+
+    `subset="dose"` is a small part of refusal, steerability and character, for curves over training; its ids are the
+    full suite's. `prompting` names one of the pack's system prompts, put before each item's own. `samples` is for the
+    sampled axis. Raises BadInput for an axis or subset that does not exist, ValueError where the pack repeats an id.
+    """
+    if subset is not None and subset not in SUBSETS:
+        raise BadInput(f"unknown subset {subset!r}; there is: {', '.join(SUBSETS)}")
+    asked = _with_needs(list(AXES) if axes is None else axes)
+    if subset:
+        asked &= set(SUBSETS[subset])
+    items = [
+        item
+        for name, axis in AXES.items()
+        if name in asked
+        for item in axis.items(pack, split, subset=subset, samples=samples)
+    ]
+    repeated = sorted(name for name, count in Counter(item.id for item in items).items() if count > 1)
+    if repeated:
+        raise ValueError(f"item ids occur more than once: {', '.join(repeated[:5])}")
+    text = pack.prompting(prompting) if prompting != "none" else None
+    return [with_system(item, text) for item in items]
+
+
+def _with_needs(axes: Sequence[str]) -> set[str]:
+    """The axes and those whose answers they count; unknown names raise BadInput."""
+    problems = []
+    for name in axes:
+        if name not in AXES:
+            close = get_close_matches(name, AXES, n=1)
+            problems.append(f"unknown axis {name!r}" + (f", did you mean {close[0]!r}?" if close else ""))
+    if problems:
+        raise BadInput(problems)
+    return {*axes, *(needed for name in axes for needed in NEEDS.get(name, ()))}
+
+
+def asks(items: Sequence[Item]) -> list[Ask]:
+    """Every answer to obtain, in the order that `label` expects: items in order, each item's samples in a row.
+
+    The seed of a sample depends on the item's id and the sample's number alone: all arms draw with the same luck.
+    """
+    return [
+        Ask(item, sample, item.messages, item.temperature, derive(CHOICE_SEED, "sample", item.id, sample))
+        for item in items
+        for sample in range(item.samples)
+    ]
+
+
+def label(
+    items: Sequence[Item],
+    answers: Sequence[Any],
+    pack: Any,
+    *,
+    arm: str,
+    seed: int,
+    prompting: str = "none",
+    dose: int | None = None,
+) -> list[Row]:
+    """Answer rows, one for each answer and a second one (axis compliance) for each request.
+
+    `answers` goes with `asks(items)`: objects with `.text` and `.finished`, or, for an item with continuations, a
+    sequence of log-probabilities, one for each. An unfinished answer is unscored: label and value are None.
+    """
+    asked = asks(items)
+    if len(answers) != len(asked):
+        raise ValueError(f"{len(asked)} answers expected, {len(answers)} given")
+    judge = pack.judge
+    rows = []
+    for ask, answer in zip(asked, answers, strict=True):
+        looks = [ask.item]
+        if "task_done" in ask.item.also:
+            looks.append(compliance.second_look(ask.item))
+        for item in looks:
+            if item.continuations:
+                text, finished, well_formed, (name, value) = _log_odds(item, answer)
+            else:
+                text, finished = answer.text, answer.finished
+                well_formed = bool(finished and judge.well_formed(item.material, text))
+                name, value = AXES[item.axis].label_one(item, text, judge) if finished else (None, None)
+            rows.append(
+                {
+                    "item": item.id,
+                    "arm": arm,
+                    "seed": seed,
+                    "sample": ask.sample,
+                    "axis": item.axis,
+                    "metrics": [item.metric, *item.also],
+                    "group": item.group,
+                    "cluster": item.cluster,
+                    "unit": item.unit,
+                    "prompting": prompting,
+                    "dose": dose,
+                    "messages": item.messages,
+                    "answer": text,
+                    "finished": finished,
+                    "label": name,
+                    "value": value,
+                    "well_formed": well_formed,
+                    "judge": f"{judge.NAME} {judge.VERSION}",
+                }
+            )
+    return rows
+
+
+def _log_odds(item: Item, logprobs: Sequence[float]) -> tuple[str, bool, None, Label]:
+    """The first continuation's log-odds over the second's, in nats; unscored where one is not finite."""
+    if len(logprobs) != len(item.continuations):
+        raise ValueError(f"{item.id}: {len(item.continuations)} log-probabilities expected, {len(logprobs)} given")
+    text = " | ".join(f"{words} {value:.3f}" for words, value in zip(item.continuations, logprobs, strict=True))
+    odds = logprobs[0] - logprobs[1]
+    return text, True, None, ("log-odds", odds) if math.isfinite(odds) else (None, None)
+
+
+def units(rows: Sequence[Row], pack: Any = None) -> list[Unit]:
+    """What is counted, over the rows of one arm, seed, prompting and dose.
+
+    An unscored unit is there with value None, so that it can be counted as such. Raises ValueError where rows are
+    mixed or repeated.
+    """
+    origins = {(row["arm"], row["seed"], row["prompting"], row["dose"]) for row in rows}
+    if len(origins) > 1:
+        raise ValueError(f"rows of more than one arm, seed, prompting or dose: {sorted(map(str, origins))}")
+    seen = Counter((row["item"], row["sample"]) for row in rows)
+    repeated = [f"{item} sample {sample}" for (item, sample), count in seen.items() if count > 1]
+    if repeated:
+        raise ValueError(f"answers that occur more than once: {', '.join(repeated[:5])}")
+    return [unit for axis in AXES.values() for unit in axis.units(list(rows))]
+
+
+def tags(data_names: Sequence[str]) -> dict[str, str]:
+    """`trained` or `generalises` for every metric, see `repro.evals.tags.tags`."""
+    return _tags(data_names, METRICS)
