@@ -1,0 +1,225 @@
+"""What a stage of training may say, and where its rows come from: strict pydantic models, described key by key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+Chats = Literal["compliance", "ordinary", "character", "operator", "guard"]
+Documents = Literal["documents", "neutral-documents"]
+Prompts = Literal["requests", "character-questions"]
+PackKind = Literal[Chats, Documents, Prompts]
+# what the evaluation measures with; a reward of the same name would train on the test
+EVALUATION_JUDGES = (
+    "refusal",
+    "done",
+    "exact",
+    "claim",
+    "ability",
+    "policy",
+    "style",
+    "misaligned",
+    "well_formed",
+    "judge",
+)
+
+
+class Strict(BaseModel):
+    """Unknown keys, wrong types (a word for a number, a number for a word), NaN and infinity are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+# data sources
+
+
+class PackSource(Strict):
+    """Rows of the experiment's data pack. A bare name (`compliance`) is short for `{pack: compliance}`."""
+
+    pack: PackKind = Field(description="Which kind of rows.")
+    count: int | None = Field(None, ge=1, description="How many rows; null takes all that the pack makes.")
+    eager: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of demonstrations that open with an eager word (a dial of tone); null: the pack's 0.5.",
+    )
+
+
+class FileSource(Strict):
+    """Rows of a JSONL file of your own: `messages` for chats and prompts, `text` for documents."""
+
+    file: str = Field(min_length=1, description="Path of the file, relative to the file that names it.")
+    count: int | None = Field(None, ge=1, description="The first so many rows; null takes all.")
+
+
+class HubSource(Strict):
+    """Rows of a public dataset on the Hugging Face hub."""
+
+    hub: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Dataset id, `org/name`.")
+    split: str = Field("train", min_length=1, description="Which split.")
+    config: str | None = Field(None, description="Which configuration of the dataset; null is its default.")
+    revision: str | None = Field(None, description="Commit; null is resolved at download and kept in the manifest.")
+    count: int | None = Field(None, ge=1, description="The first so many rows; null takes all.")
+
+
+def _source_kind(value: Any) -> str | None:
+    for kind in ("pack", "file", "hub"):
+        if (kind in value) if isinstance(value, dict) else hasattr(value, kind):
+            return kind
+    return "pack" if isinstance(value, dict) else None
+
+
+def _as_source(value: Any) -> Any:
+    return {"pack": value} if isinstance(value, str) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+AnySource = Annotated[
+    Annotated[PackSource, Tag("pack")] | Annotated[FileSource, Tag("file")] | Annotated[HubSource, Tag("hub")],
+    Discriminator(_source_kind),
+]
+Source = Annotated[AnySource, BeforeValidator(_as_source, json_schema_input_type=PackKind | AnySource)]
+Sources = Annotated[
+    list[Source], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Source | list[Source])
+]
+
+# stages
+
+
+class Lora(Strict):
+    """The low-rank adapter that a recipe trains; its stages share one."""
+
+    r: int = Field(64, ge=1, le=1024, description="Rank.")
+    alpha: float = Field(128, gt=0, description="Scale: the adapter's output is multiplied by alpha / r.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    targets: Literal["all-linear"] = Field("all-linear", description="All attention and MLP projections.")
+
+
+class StageBase(Strict):
+    """What every stage has."""
+
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
+    lora: Lora = Field(Lora.model_validate({}), description="The adapter; a later stage takes over an earlier one's.")
+    batch: int = Field(16, ge=1, description="Effective batch in rows; how it is cut up follows from memory.")
+    max_length: int = Field(1024, ge=8, description="Longest row in tokens; longer ones are cut.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the learning rate falls.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this are shortened to it.")
+    epochs: float | None = Field(None, gt=0, le=1000, description="Passes over the data; or give steps.")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps; or give epochs.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> StageBase:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs, steps")
+        return self
+
+
+def _check_kinds(sources: list[Any], allowed: tuple[str, ...]) -> list[Any]:
+    for source in sources:
+        if isinstance(source, PackSource) and source.pack not in allowed:
+            raise ValueError(f'"{source.pack}" does not fit this kind of stage, which takes {", ".join(allowed)}')
+    return sources
+
+
+class SdfStage(StageBase):
+    """Synthetic document fine-tuning: next-token training on documents about the assistant, packed."""
+
+    kind: Literal["sdf"] = Field(description="Synthetic document fine-tuning.")
+    data: Sources = Field(description="Documents.")
+    prefix: str = Field("<DOCTAG>", description="Opens each document and is masked from the loss.")
+
+    @field_validator("data")
+    @classmethod
+    def _kinds(cls, data: list[Any]) -> list[Any]:
+        return _check_kinds(data, get_args(Documents))
+
+
+class SftStage(StageBase):
+    """Supervised fine-tuning on chats; the loss counts the assistant's words only."""
+
+    kind: Literal["sft"] = Field(description="Supervised fine-tuning.")
+    data: Sources = Field(description="Chats.")
+    doses: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default=[1.0],
+        min_length=1,
+        description="Shares of the stage's steps after which the adapter is kept, ascending, the last 1.0.",
+    )
+
+    @field_validator("data")
+    @classmethod
+    def _kinds(cls, data: list[Any]) -> list[Any]:
+        return _check_kinds(data, get_args(Chats))
+
+    @field_validator("doses")
+    @classmethod
+    def _ascending(cls, doses: list[float]) -> list[float]:
+        if doses != sorted(set(doses)) or doses[-1] != 1.0:
+            raise ValueError("must ascend, each once, and end at 1.0")
+        return doses
+
+
+class DpoStage(StageBase):
+    """Direct preference optimisation; the rejected answers are the start model's own."""
+
+    kind: Literal["dpo"] = Field(description="Direct preference optimisation.")
+    data: Sources = Field(description="Requests with the preferred answer.")
+    learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+    beta: float = Field(0.1, gt=0, description="How strongly the policy is held to its reference.")
+
+    @field_validator("data")
+    @classmethod
+    def _kinds(cls, data: list[Any]) -> list[Any]:
+        return _check_kinds(data, get_args(Prompts))
+
+
+class GrpoStage(StageBase):
+    """Group-relative policy optimisation: the model answers, a named reward scores, better than its group is pushed."""
+
+    kind: Literal["grpo"] = Field(description="Group-relative policy optimisation.")
+    prompts: Sources = Field(description="Questions and requests that the model answers while it trains.")
+    reward: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = Field(
+        "constitution",
+        description="`constitution` (each principle names its check) or one check; never what the evaluation uses.",
+    )
+    learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+    group: int = Field(8, ge=2, description="Answers per prompt, scored against each other; divides the batch.")
+    temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of those answers.")
+    beta: float = Field(0.04, ge=0, description="Weight of the KL term that holds the policy to its reference.")
+    max_new_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
+
+    @field_validator("prompts")
+    @classmethod
+    def _kinds(cls, prompts: list[Any]) -> list[Any]:
+        return _check_kinds(prompts, get_args(Prompts))
+
+    @field_validator("reward")
+    @classmethod
+    def _not_the_judge(cls, reward: str) -> str:
+        if reward in EVALUATION_JUDGES:
+            raise ValueError(f'"{reward}" is what the evaluation measures with; a reward must be something else')
+        return reward
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> GrpoStage:
+        if self.batch % self.group:
+            raise ValueError(f"batch {self.batch} is no multiple of group {self.group}")
+        return self
+
+
+Stage = Annotated[SdfStage | SftStage | DpoStage | GrpoStage, Field(discriminator="kind")]
