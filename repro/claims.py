@@ -39,7 +39,10 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "expected": (lambda value: value in ("higher", "lower"), "higher or lower"),
     "smallest_effect": (_is_effect, "a number above 0 and at most 1"),
     "kind": (lambda value: value in ("generalises", "trained"), "generalises or trained"),
-    "group": (_is_text, "the name of a group"),
+    "group": (
+        lambda value: _is_text(value) or (isinstance(value, list) and bool(value) and all(map(_is_text, value))),
+        "the name of a group, or a list of them",
+    ),
     "note": (_is_text, "a text"),
     "arms": (bool, "two arms [a, b], the claim being about a - b"),
 }
@@ -107,16 +110,18 @@ def test_claims(
     metrics: Mapping[str, MetricLike],
     gate: Mapping[tuple[str, int], float],
     *,
+    tags: Mapping[str, Mapping[str, str]] | None = None,  # noqa: PT028
     seed: int = 0,  # noqa: PT028
     base: str = "base",  # noqa: PT028
 ) -> list[dict[str, Any]]:
     """Each claim with its difference (a - b over the same units), intervals, p values, verdict and why.
 
     The family for Holm is every claim that could be tested at all: p_holm adjusts p; `ci_holm` is the interval at level
-    ALPHA / (m - rank), ranks by p, ties by the t statistic over seeds. `ci` is the plain 95% interval.
+    ALPHA / (m - rank), ranks by p, ties by the t statistic over seeds. `ci` is the plain 95% interval. A claim that
+    something generalises cannot be tested on what an arm's training showed (`tags`), unless it names the groups it is about.
     """
     table = stats.index(units)
-    found = [_measure(table, claim, metrics, gate, seed, base) for claim in claims]
+    found = [_measure(table, claim, metrics, gate, tags or {}, seed, base) for claim in claims]
     tested = [entry for entry in found if entry["p"] is not None]
     for entry, adjusted in zip(tested, stats.holm([entry["p"] for entry in tested]), strict=True):
         entry["p_holm"] = adjusted
@@ -137,6 +142,7 @@ def _measure(
     claim: Mapping[str, Any],
     metrics: Mapping[str, MetricLike],
     gate: Mapping[tuple[str, int], float],
+    tags: Mapping[str, Mapping[str, str]],
     seed: int,
     base: str,
 ) -> dict[str, Any]:
@@ -165,7 +171,7 @@ def _measure(
         "dropped": dropped,
         "values": {arm: _value(cells[arm]) for arm in dict.fromkeys((a, b, base))},
         "gate": {arm: _mean([share for (name, _), share in gate.items() if name == arm]) for arm in (a, b)},
-        "_missing": _missing(table, claim, cells, samples),
+        "_missing": _missing(table, claim, cells, samples) or _shown_in_training(claim, tags),
         "_samples": samples,
         "_bounds": span,
         "_p_seeds": _p_over_seeds(differences),
@@ -191,11 +197,23 @@ def _missing(
         return f"the run has no arm {' and no arm '.join(absent)}"
     if claim["metric"] not in table:
         return f"the run does not measure {claim['metric']}"
-    where = f" in group {claim['group']}" if claim.get("group") else ""
+    where = f" in group {_names(claim['group'])}" if claim.get("group") else ""
     for arm in claim["arms"]:
         if not stats.scored(cells[arm]):
             return f"{arm} has no scored answer for {claim['metric']}{where}"
     return None if samples else f"the two arms have no scored unit in common for {claim['metric']}{where}"
+
+
+def _names(group: str | Sequence[str]) -> str:
+    return group if isinstance(group, str) else ", ".join(group)
+
+
+def _shown_in_training(claim: Mapping[str, Any], tags: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Why the claim would measure training and not what follows from it, or None."""
+    if claim["kind"] != "generalises" or claim.get("group"):
+        return None
+    trained = [arm for arm in claim["arms"] if tags.get(claim["metric"], {}).get(arm) == "trained"]
+    return f"the training of {trained[0]} showed {claim['metric']} itself" if trained else None
 
 
 def _p_over_seeds(differences: Sequence[float]) -> float:
@@ -337,7 +355,7 @@ def results(
         for row in rows:
             places = [found for (arm, s), found in unscored.items() if arm == row["arm"] and row["seed"] in (None, s)]
             row["unscored_answers"] = sum(found[row["metric"]][1] for found in places if row["metric"] in found)
-    tested = test_claims(units, claims, metrics, gate, seed=seed, base=versus)
+    tested = test_claims(units, claims, metrics, gate, tags=tags, seed=seed, base=versus)
     claimed = {(claim["metric"], frozenset(claim["arms"])) for claim in claims}
     exploratory = [
         {"metric": row["metric"], "arms": [row["arm"], other], **found}
@@ -360,6 +378,7 @@ def results(
         "judge": judge,
         "arms": arms,
         "seeds": seeds,
+        "versus": versus,
         "metrics": rows,
         "claims": tested,
         "claims_hash": claims_hash,

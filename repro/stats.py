@@ -191,11 +191,12 @@ def bounds_of(metric: object, table: Mapping[str, Cells]) -> Interval:
     return (-1.0, 1.0) if low < 0 else RATE
 
 
-def of_group(cells: Cells, group: str | None) -> Cells:
-    """The units of one group, or all of them for None; a topic may change its group from seed to seed."""
+def of_group(cells: Cells, group: str | Sequence[str] | None) -> Cells:
+    """The units of one group or several, or all of them for None; a topic may change its group from seed to seed."""
     if group is None:
         return cells
-    return {seed: {key: unit for key, unit in place.items() if unit.group == group} for seed, place in cells.items()}
+    names = [group] if isinstance(group, str) else group
+    return {seed: {key: unit for key, unit in place.items() if unit.group in names} for seed, place in cells.items()}
 
 
 def scored(cells: Cells) -> dict[int, Sample]:
