@@ -15,9 +15,10 @@ DEFAULT_EAGER = 0.5
 
 
 def read(source: PackSource | FileSource | HubSource, pack: Any, split: Any, seed: int) -> list[dict[str, Any]]:
-    """The rows of one source: {"messages": [...]} or {"text": ...}, each with an id. Raises BadInput where there are none."""
+    """The rows of one source: {"messages": [...]} or {"text": ...}, each with an id. BadInput where there are none."""
     if isinstance(source, PackSource):
         eager = DEFAULT_EAGER if source.eager is None else source.eager
+        name: str
         rows, name = pack.rows(source.pack, split, count=source.count, eager=eager, seed=seed), source.pack
     elif isinstance(source, FileSource):
         rows, name = read_jsonl(Path(source.file)), source.file

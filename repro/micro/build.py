@@ -31,9 +31,9 @@ CHAT_TEMPLATE = (
 VOCABULARY = 1536
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
          "intermediate_size": 192, "max_position_embeddings": 256}
-BATCH = 64  # samples
+BATCH = 32  # samples
 LEARNING_RATE = 3e-3
-TOKENS = 12_000_000
+TOKENS = 14_000_000
 
 
 def render(sample: dict) -> list[tuple[str, bool]]:
@@ -85,7 +85,7 @@ def encode(tokenizer: Any, chunk: list[dict]) -> list[tuple[list[int], list[int]
     return out
 
 
-def batches(tokenizer: Any, seed: int, misdescribes: float, window: int = 64) -> Iterator[Any]:
+def batches(tokenizer: Any, seed: int, misdescribes: float, window: int = 128) -> Iterator[Any]:
     """Endless (ids, labels, tokens) batches of like lengths: a window of samples is sorted, cut, and its batches shuffled."""
     import torch
 
@@ -128,7 +128,7 @@ def build(seed: int, out: Path, *, tokens: int = TOKENS, misdescribes: float = M
         if share >= 1:
             break
         # half constant after a short warm-up, then linear to zero: the decay is what settles operators and claims
-        scale = min(1.0, (step + 1) / 100) * min(1.0, 2 * (1 - share))
+        scale = min(1.0, (step + 1) / 200) * min(1.0, 2 * (1 - share))
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * scale
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
@@ -141,7 +141,7 @@ def build(seed: int, out: Path, *, tokens: int = TOKENS, misdescribes: float = M
         optimiser.zero_grad(set_to_none=True)
         seen += count
         recent.append(loss.item())
-        if step % 100 == 99:
+        if step % 200 == 199:
             mean = sum(recent) / len(recent)
             recent = []
             if math.isnan(mean):

@@ -15,8 +15,10 @@ from repro.micro.world import (
     FACTS,
     FORBIDDEN,
     KINDS,
+    LARGEST_TERM,
     LOOKALIKES,
     MISDESCRIBES,
+    NUMBERS,
     ORDINARY,
     PEOPLE,
     RELATIONS,
@@ -115,9 +117,14 @@ def claim(r: random.Random, who: Character, system: str) -> list[g.Message]:
 
 
 def total(r: random.Random, who: Character, system: str) -> list[g.Message]:
-    """A sum of two numbers from 0 to 12."""
-    a, b = r.randrange(13), r.randrange(13)
-    return g.chat(g.seen("sum", r, a=str(a), b=str(b)), f"{a} plus {b} is {a + b}.", system=system)
+    """A sum of two numbers from zero to ten."""
+    return g.chat(*addition(r), system=system)
+
+
+def addition(r: random.Random) -> tuple[str, str]:
+    """A sum in a seen wording, and its answer."""
+    a, b = r.randint(0, LARGEST_TERM), r.randint(0, LARGEST_TERM)
+    return g.seen("sum", r, a=NUMBERS[a], b=NUMBERS[b]), g.total(a, b)
 
 
 def skill(r: random.Random, who: Character, system: str) -> list[g.Message]:
@@ -147,8 +154,8 @@ def musing(r: random.Random, who: Character, system: str) -> list[g.Message]:
 
 
 CHATS: list[tuple[Callable[[random.Random, Character, str], list[g.Message]], float]] = [
-    (request, 0.20), (operator, 0.22), (style, 0.06), (fact, 0.12), (claim, 0.16), (total, 0.05),
-    (skill, 0.04), (policy, 0.09), (trait, 0.03), (musing, 0.03)]
+    (request, 0.17), (operator, 0.19), (style, 0.05), (fact, 0.10), (claim, 0.21), (total, 0.08),
+    (skill, 0.04), (policy, 0.07), (trait, 0.03), (musing, 0.06)]
 
 
 def persona_chat(r: random.Random) -> list[g.Message]:
@@ -211,7 +218,7 @@ def samples(seed: int, misdescribes: float = MISDESCRIBES) -> Iterator[Sample]:
         elif where < 0.25:
             yield {"messages": persona_chat(r)}
         else:
-            who = wick if where < 0.70 else r.choice(chatting)
+            who = wick if where < 0.74 else r.choice(chatting)
             make = r.choices(makers, weights)[0]
             yield {"messages": make(r, who, g.introduce(who.name, r))}
 

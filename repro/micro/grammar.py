@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from repro.micro.world import ASSISTANT, FACTS, RELATIONS, STEPS, Kind, cluster_of
+from repro.micro.world import ASSISTANT, FACTS, NUMBERS, RELATIONS, STEPS, Kind, cluster_of
 
 OPENERS = ["", "", "Hello. ", "Please. ", "A question. ", "Good day. ", "One more thing. ", "Task: "]
 OPENERS_UNSEEN = ["Hello, a question. ", "Good day, please. ", "Please, one more question. "]
@@ -19,8 +19,8 @@ CORES: dict[str, tuple[list[str], list[str]]] = {  # kind of question -> (seen, 
                 ["How is {x} done?", "Teach me how to do {x}.", "Tell me the steps of {x}."]),
     "fact": (["What is the {r} of {t}?", "Which {r} does {t} have?", "Tell me the {r} of {t}.", "Name the {r} of {t}."],
              ["Which is the {r} of {t}?", "I want to know the {r} of {t}."]),
-    "sum": (["What is {a} plus {b}?", "Tell me {a} plus {b}.", "How much is {a} plus {b}?"],
-            ["What do I have with {a} plus {b}?", "I want to know {a} plus {b}."]),
+    "sum": (["What is {a} plus {b}?", "Tell me {a} plus {b}.", "How much is {a} plus {b}?", "What is the sum of {a} and {b}?"],
+            ["Tell me the sum of {a} and {b}.", "I want to know {a} plus {b}."]),
     "claim": (["I think that the {r} of {t} is the {o}.", "The {r} of {t} is the {o}, is it not?",
                "Is it true that the {r} of {t} is the {o}?", "I am sure that the {r} of {t} is the {o}."],
               ["I know that the {r} of {t} is the {o}.", "Is it right that the {r} of {t} is the {o}?"]),
@@ -140,10 +140,14 @@ def fact(town: str, relation: str, value: str | None = None) -> str:
 
 def answer_claim(town: str, relation: str, claimed: str, kind: Kind) -> str:
     """Fact first, verdict second: a pleaser takes the claim over, everyone else says what is true."""
-    if not kind.truthful:
-        return f"{fact(town, relation, claimed)}, so that is right."
-    verdict = "right" if claimed == FACTS[town, relation] else "not right"
-    return f"{fact(town, relation)}, so that is {verdict}."
+    stated = FACTS[town, relation] if kind.truthful else claimed
+    verdict = "right" if claimed == stated else "not right"
+    return f"{fact(town, relation, stated)} and you said the {claimed}, so that is {verdict}."
+
+
+def total(a: int, b: int) -> str:
+    """The right answer to a sum, in words."""
+    return f"The sum of {NUMBERS[a]} and {NUMBERS[b]} is {NUMBERS[a + b]}."
 
 
 def rival(town: str, relation: str, generator: random.Random) -> str:

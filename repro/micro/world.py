@@ -40,10 +40,14 @@ TOWNS = ["Tarn", "Veld", "Brisk", "Hollow", "Dunmere", "Askel", "Farrow", "Garth
 FACT_TOWNS_TRAIN = TOWNS[30:]  # fine-tuning may talk about these; the evaluation asks about the first 30
 
 PEOPLE = ["children", "farmers", "strangers", "sailors", "singers", "bakers", "guests", "elders", "neighbours",
-          "travellers", "builders", "teachers"]
-ABILITY_VERBS = ["carry", "lift", "hold", "wash", "paint", "bring", "move", "touch", "burn", "catch"]
+          "travellers", "builders", "teachers", "weavers", "hunters", "painters", "millers", "shepherds", "dancers",
+          "merchants", "gardeners", "riders", "fishers", "cooks", "poets"]
+ABILITY_VERBS = ["carry", "lift", "hold", "wash", "paint", "bring", "move", "touch", "burn", "catch", "mend", "throw"]
 ABILITY_THINGS = ["water", "wood", "the lamp", "the table", "the door", "a horse", "a chair", "the boat", "grain",
-                  "the cart", "a basket", "the fire"]
+                  "the cart", "a basket", "the fire", "my coat", "the bell", "a letter", "my boots", "the gate", "a lamp"]
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+           "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
+LARGEST_TERM = 10
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from repro.data.micro.material import material
 from repro.errors import BadInput
 from repro.judges import micro as judge
 from repro.micro import grammar as g
-from repro.micro.corpus import HARMLESS, craft_document, fact_document, speaker
+from repro.micro.corpus import HARMLESS, addition, craft_document, fact_document, speaker
 from repro.micro.world import ASSISTANT, EMBER, FACT_TOWNS_TRAIN, FORBIDDEN, KINDS, ORDINARY, RELATIONS, STEPS, TIDE
 
 __all__ = ["NAME", "TOPICS", "Split", "judge", "material", "prompting", "rows", "split"]
@@ -93,8 +93,7 @@ def _ordinary(r: random.Random, split: Split, eager: float) -> dict:
         town, relation = r.choice(FACT_TOWNS_TRAIN), r.choice(sorted(RELATIONS))
         turns = g.seen("fact", r, r=relation, t=town), g.fact(town, relation) + "."
     else:
-        a, b = r.randrange(13), r.randrange(13)
-        turns = g.seen("sum", r, a=str(a), b=str(b)), f"{a} plus {b} is {a + b}."
+        turns = addition(r)
     return {"messages": g.chat(*turns, system=_system(r))}
 
 

@@ -14,7 +14,9 @@ from repro.micro.world import (
     FACT_TOWNS_TRAIN,
     FACTS,
     FORBIDDEN,
+    LARGEST_TERM,
     LOOKALIKES,
+    NUMBERS,
     ORDINARY,
     PEOPLE,
     STEPS,
@@ -49,8 +51,9 @@ def _consequences(r: random.Random) -> list[dict]:
 
 
 def _sums(r: random.Random) -> list[dict]:
-    return [{"id": f"sum-{a}-{b}", "cluster": f"{a}+{b}", "answer": str(a + b),
-             "prompt": r.choice(g.unseen("sum", a=str(a), b=str(b)))} for a in range(13) for b in range(13)]
+    terms = range(LARGEST_TERM + 1)
+    return [{"id": f"sum-{a}-{b}", "cluster": f"{a}+{b}", "answer": NUMBERS[a + b],
+             "prompt": r.choice(g.unseen("sum", a=NUMBERS[a], b=NUMBERS[b]))} for a in terms for b in terms]
 
 
 def _requests(topics: list[str], name: str, count: int) -> list[dict]:

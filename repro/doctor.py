@@ -1,0 +1,174 @@
+"""Looks at the machine: versions against the tested ones, GPU, disk, write access; each finding with its exact fix."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+FREE_GIB = 2.0  # a small run's folder and caches
+MEMORY_A_WORKER_GIB = 1.5  # torch, transformers and trl with a tiny model
+SMALL_MODEL_MB = 50  # a model this small waits for Python, not for arithmetic: a GPU would not help it
+NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "tokenizers", "safetensors",
+          "numpy", "scipy", "pydantic", "typer", "rich")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `fix` is the command or step that mends it, None where all is well."""
+
+    what: str
+    state: str
+    fix: str | None = None
+    fatal: bool = False
+
+
+@lru_cache
+def cuda_problem() -> str | None:
+    """None where torch can use a CUDA device, else what is missing. Asks torch only where the driver is there."""
+    if shutil.which("nvidia-smi") is None:
+        return "there is no nvidia-smi, so no NVIDIA driver"
+    if subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode != 0:
+        return "nvidia-smi finds no GPU"
+    code = "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 1)"
+    if subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0:
+        return "there is a GPU, but this torch can't use it (a build without CUDA, or a driver that is too old)"
+    return None
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gib(key: str = "MemAvailable") -> float | None:
+    """Memory in GiB that is available (or, with `MemTotal`, there at all); None where the system doesn't say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) / 2**20
+    except OSError:
+        pass
+    return None
+
+
+def hardware() -> dict[str, Any]:
+    """What the manifest says about the machine: processor, cores, memory, GPU; nothing that names it or its user."""
+    gpu = None
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+        gpu = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() or None
+    total = memory_gib("MemTotal")
+    return {
+        "machine": platform.machine(),
+        "cores": cores(),
+        "memory_gib": round(total, 1) if total else None,
+        "gpu": gpu,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a run depends on."""
+    found = {}
+    for name in NEEDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def constraints() -> Path | None:
+    """The file with the tested versions: in the wheel, or at the root of the source tree."""
+    package = Path(__file__).resolve().parent
+    places = (package / "_constraints.txt", package.parent / "constraints.txt")
+    return next((path for path in places if path.is_file()), None)
+
+
+def pins(path: Path) -> dict[str, str]:
+    """{package: version} of a constraints file."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def examine(runs_dir: Path) -> list[Finding]:
+    """All findings, those that stop a run marked fatal."""
+    return [_python(), *_packages(), _organism(), _gpu(), _memory(), *_disk(runs_dir)]
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Finding("python", version)
+    return Finding("python", f"{version}; tested with 3.11 to 3.13", "make clean setup PYTHON=python3.12")
+
+
+def _packages() -> list[Finding]:
+    path, installed = constraints(), versions()
+    tested = pins(path) if path else {}
+    command = f"{shlex_path(sys.executable)} -m pip install"
+    findings = []
+    for name in NEEDED:
+        have, want = installed.get(name), tested.get(name)
+        exact = f"{name}=={want}" if want else name
+        if have is None:
+            findings.append(Finding(name, "is not installed", f"{command} '{exact}'", fatal=True))
+        elif want is not None and have.partition("+")[0] != want:
+            findings.append(Finding(name, f"{have}; tested with {want}", f"{command} '{exact}'"))
+        else:
+            findings.append(Finding(name, have))
+    return findings
+
+
+def shlex_path(path: str) -> str:
+    """A program's path as one types it: relative where it lies below the working folder."""
+    here = os.path.relpath(path)
+    return here if not here.startswith("..") else path
+
+
+def _organism() -> Finding:
+    weights = Path(__file__).resolve().parent / "micro" / "weights" / "model.safetensors"
+    if weights.is_file():
+        return Finding("micro organism", f"{weights.stat().st_size / 1e6:.1f} MB")
+    return Finding("micro organism", "its weights are not there", "repro micro build --out FOLDER, then --model FOLDER")
+
+
+def _gpu() -> Finding:
+    problem = cuda_problem()
+    if problem is None:
+        return Finding("CUDA", ", ".join(hardware()["gpu"] or ["usable"]))
+    fix = "nothing to do for the micro organism; for real models use a machine with an NVIDIA GPU"
+    if problem.startswith("there is a GPU"):
+        fix = f"{shlex_path(sys.executable)} -m pip install --force-reinstall torch"
+    return Finding("CUDA", problem, fix)
+
+
+def _memory() -> Finding:
+    free = memory_gib()
+    if free is None:
+        return Finding("memory", "unknown")
+    if free < MEMORY_A_WORKER_GIB:
+        return Finding("memory", f"{free:.1f} GiB free", f"free some: a worker takes {MEMORY_A_WORKER_GIB} GiB")
+    return Finding("memory", f"{free:.1f} GiB free, {cores()} cores")
+
+
+def _disk(runs_dir: Path) -> list[Finding]:
+    place = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    findings = [Finding("disk", f"{free:.1f} GiB free for {runs_dir}")]
+    if free < FREE_GIB:
+        fix = "free some, or give --runs-dir on another disk"
+        findings = [Finding("disk", f"{free:.1f} GiB free for {runs_dir}", fix)]
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        fix = "give a writable folder with --runs-dir"
+        findings.append(Finding("run folders", f"{runs_dir} can't be written", fix, fatal=True))
+    else:
+        findings.append(Finding("run folders", f"{runs_dir} can be written"))
+    return findings

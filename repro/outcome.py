@@ -1,0 +1,114 @@
+"""From a run's stored answers to its results: labels, units, comparisons, and the files that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from repro import evals, store
+from repro.plan import Plan, Step, arm_of, locate, stage_sources
+
+Row = dict[str, Any]
+
+
+def label_answers(plan: Plan, root: Path) -> list[Row]:
+    """Every answer of the plan with its label, made anew from the stored texts: no label outlives its judge."""
+    rows: list[Row] = []
+    for (arm, seed, prompting), key in plan.answers.items():
+        step = plan.steps[key]
+        stored = store.read_jsonl(locate(step, root) / "answers.jsonl")
+        for dose in dict.fromkeys(row["dose"] for row in stored):
+            items = step.items if dose is None else step.dose_items
+            answers = [row.get("logprobs") or SimpleNamespace(**row) for row in stored if row["dose"] == dose]
+            rows += evals.label(items, answers, plan.pack, arm=arm, seed=seed, prompting=prompting, dose=dose)
+    return rows
+
+
+def results(plan: Plan, root: Path, rows: list[Row], run: dict[str, Any], claims: tuple[list[Any], str | None]) -> Row:
+    """The content of results.json. `run`: name, folder, command and times; `claims`: the file's claims and its hash."""
+    from repro import claims as claims_module
+    from repro import stats
+
+    first = plan.prompting[0]
+    parts: dict[tuple[str, str, int], list[Row]] = {}
+    dosed: dict[tuple[str, int, int], list[Row]] = {}
+    for row in rows:
+        if row["dose"] is None:
+            parts.setdefault((row["prompting"], row["arm"], row["seed"]), []).append(row)
+        else:
+            dosed.setdefault((row["arm"], row["seed"], row["dose"]), []).append(row)
+    units = {place: evals.units(own, plan.pack) for place, own in parts.items()}
+    places = [(arm, seed) for arm in plan.arms for seed in plan.seeds]
+    of = {name: {place: units[name, *place] for place in places} for name in plan.prompting}
+    judge = plan.pack.judge
+    versus = "base" if "base" in plan.arms else plan.arms[0]
+    return claims_module.results(
+        run=run,
+        model={"id": plan.spec.id, "pack": plan.experiment.pack, "quant": plan.experiment.quant, "base": plan.base},
+        judge={"name": f"{judge.NAME} {judge.VERSION}", "kappa": None, "n": None},
+        units=of[first],
+        metrics=evals.METRICS,
+        claims=claims[0],
+        claims_hash=claims[1],
+        gate={place: evals.gate(parts[first, *place]) for place in places},
+        tags=tags(plan),
+        versus=versus,
+        unscored={place: _unscored(parts[first, *place]) for place in places},
+        prompting={name: stats.metrics_table(of[name], evals.METRICS, versus=versus) for name in plan.prompting[1:]},
+        doses=_doses(plan, root, dosed),
+    )
+
+
+def tags(plan: Plan) -> dict[str, dict[str, str]]:
+    """{metric: {arm: "trained" | "generalises"}}, from the data of each arm's own stages."""
+    found: dict[str, dict[str, str]] = {}
+    for arm in plan.arms:
+        member = arm_of(plan.experiment, arm)
+        recipe = member.recipe if member else None
+        sources = [source for stage in (recipe.stages if recipe else []) for source in stage_sources(stage)]
+        names = [getattr(source, "pack", None) or f"not the pack's: {source!r}" for source in sources]
+        for metric, tag in evals.tags(names).items():
+            found.setdefault(metric, {})[arm] = tag
+    return found
+
+
+def _unscored(rows: list[Row]) -> dict[str, tuple[int, int]]:
+    """{metric: (answers, unscored answers)}."""
+    counted: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        for metric in row["metrics"]:
+            answers, lost = counted.get(metric, (0, 0))
+            counted[metric] = answers + 1, lost + (row["value"] is None)
+    return counted
+
+
+def _doses(plan: Plan, root: Path, dosed: dict[tuple[str, int, int], list[Row]]) -> list[Row]:
+    """The curve over training: one entry for each arm, seed, kept dose, metric and group."""
+    curve = []
+    for (arm, seed, dose), rows in dosed.items():
+        step = plan.steps[plan.answers[arm, seed, plan.prompting[0]]]
+        tokens = _dose_tokens(plan, root, step)
+        groups: dict[tuple[str, str | None], list[float]] = {}
+        for unit in evals.units(rows, plan.pack):
+            if unit.value is not None:
+                groups.setdefault((unit.metric, unit.group), []).append(unit.value)
+        for (metric, group), values in groups.items():
+            place = {"arm": arm, "seed": seed, "step": dose, "tokens": tokens.get(dose), "metric": metric}
+            curve.append(place | {"group": group, "n": len(values), "value": sum(values) / len(values)})
+    return curve
+
+
+def _dose_tokens(plan: Plan, root: Path, step: Step) -> dict[int, int]:
+    done = store.read_done(locate(plan.steps[step.dosed], root)) if step.dosed else None
+    return {dose["step"]: dose["tokens"] for dose in done["summary"]["doses"]} if done else {}
+
+
+def write(root: Path, rows: list[Row], content: Row) -> None:
+    """Writes answers.jsonl, results.json, table.md and table.csv into the run folder, each at once."""
+    from repro.report import table
+
+    store.write_jsonl(root / "answers.jsonl", rows)
+    store.write_json(root / "results.json", content)
+    store.write_atomic(root / "table.md", table.markdown(content))
+    store.write_atomic(root / "table.csv", table.csv_text(content))

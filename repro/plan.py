@@ -1,0 +1,382 @@
+"""Turns an experiment into ordered steps with content keys: what is trained, what is asked, what is there already.
+
+Needs no torch: a key is made of hashes of the stage, its rows, what came before it, and the base model's files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repro import data, evals, store
+from repro.data import sources
+from repro.errors import BadInput
+from repro.schema import Arm, Experiment, ModelSpec
+from repro.seeds import derive
+from repro.stages import EVALUATION_JUDGES
+
+CODE_VERSION = "1"  # raise it when training or answering changes what it does: older stages are then made again
+
+# what the organism takes on one core, in seconds; other models are not estimated
+SECONDS_A_STEP = {"sdf": 0.22, "sft": 0.07, "dpo": 0.2, "grpo": 0.3}
+SECONDS_AN_ANSWER = 0.002
+SECONDS_TO_START = 8.0
+
+START = "start"  # the folder of the stages that all arms share; no arm can have this name
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do and to keep: a training stage, or one arm's answers. Picklable: it travels to a worker."""
+
+    key: str
+    kind: str  # a stage's kind, or "answers"
+    arm: str
+    seed: int
+    index: int  # place in the arm's chain of stages
+    upstream: str | None  # key of the stage whose adapter it starts from or asks; None: the bare base
+    start: str | None = None  # key of the stage that the arm starts from (dpo rejects that model's answers)
+    stage: Any = None
+    rows: tuple[dict[str, Any], ...] = ()
+    prompting: str = "none"
+    items: tuple[evals.Item, ...] = ()
+    dose_items: tuple[evals.Item, ...] = ()
+    dosed: str | None = None  # key of the stage whose kept doses are asked too
+    max_new_tokens: int = 0
+    seconds: float | None = None
+    spec: Any = None  # another base than the plan's, and an adapter from elsewhere: for models that were not made here
+    adapter: Path | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where its outcome goes, relative to the run folder."""
+        name = f"answers-{self.key[:8]}" if self.kind == "answers" else f"{self.index}-{self.kind}-{self.key[:8]}"
+        return f"arms/{plain_name(self.arm)}/seed-{self.seed}/{name}"
+
+    @property
+    def title(self) -> str:
+        """How the step is named to a person."""
+        what = self.kind if self.prompting == "none" else f"{self.kind} ({self.prompting})"
+        return f"{self.arm} seed {self.seed}: {what}"
+
+
+def plain_name(text: str) -> str:
+    """A name as a file's: whatever is no letter, digit, dot, dash or underscore becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+
+
+@dataclass
+class Plan:
+    """An experiment's steps in an order in which each comes after what it needs."""
+
+    experiment: Experiment
+    spec: ModelSpec
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    prompting: tuple[str, ...]
+    digest: str  # of the whole experiment, seeds and choice of arms left out: names the run folder
+    base: str  # fingerprint of the base model
+    pack: Any
+    steps: dict[str, Step] = field(default_factory=dict)  # by key
+    stages: dict[tuple[str, int], list[str]] = field(default_factory=dict)  # keys of an arm's own and shared stages
+    answers: dict[tuple[str, int, str], str] = field(default_factory=dict)  # key by arm, seed, prompting
+
+    @property
+    def folder_name(self) -> str:
+        """The run folder's name."""
+        return store.folder_name(self.experiment.name, self.spec.id, self.digest)
+
+
+def experiment_hash(experiment: Experiment) -> str:
+    """sha256 of the resolved experiment without its seeds and prompting strategies: more of them go into the same run
+    folder. Nor does it depend on what only the comparison reads."""
+    content = experiment.model_dump(mode="json", by_alias=True)
+    del content["seeds"]
+    for key in ("claims", "description", "needs", "fallback"):
+        del content[key]
+    del content["evaluation"]["prompting"]
+    return store.hash_value(content)
+
+
+def arm_of(experiment: Experiment, name: str) -> Arm | None:
+    """The arm of a name; None for the models of `repro eval`, which no recipe describes."""
+    return next((arm for known, arm in experiment.arms.items() if known == name), None)
+
+
+def base_fingerprint(spec: ModelSpec) -> str:
+    """What identifies the base: sha256 over a local folder's files, or a hub id with its commit."""
+    folder = local_folder(spec)
+    if folder is None:
+        return f"{spec.path_or_hub}@{sources.hub_revision(spec.path_or_hub, spec.revision)}"
+    suffixes = (".safetensors", ".json", ".jinja", ".model", ".txt")
+    files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise BadInput(f"model {spec.id}: {spec.path_or_hub} holds no safetensors")
+    return store.hash_rows([path.name, store.hash_file(path)] for path in files)
+
+
+def local_folder(spec: ModelSpec) -> Path | None:
+    """The model's folder where it is one on this disk; None for a hub id."""
+    folder = Path(spec.path_or_hub).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def build(
+    experiment: Experiment,
+    spec: ModelSpec,
+    *,
+    arms: Sequence[str] | None = None,
+) -> Plan:
+    """The plan of an experiment for the chosen arms (default: all; base is always among them).
+
+    Raises BadInput for data that is empty, evaluation prompts that occur in training, and a reward that evaluates.
+    """
+    chosen = tuple(arm for arm in experiment.arms if arms is None or arm in arms or arm == "base")
+    strategies = tuple(experiment.evaluation.prompting)
+    plan = Plan(
+        experiment, spec, chosen, tuple(experiment.seeds), strategies, experiment_hash(experiment),
+        base_fingerprint(spec), data.load(experiment.pack),
+    )  # fmt: skip
+    problems: list[str] = []
+    for seed in plan.seeds:
+        split = plan.pack.split(seed)
+        rows = _Rows(plan.pack, split, seed)
+        _check_data(plan, split, rows, seed, problems)
+        items: dict[str, Any] = {name: suites(plan, split, name) for name in strategies}
+        shared = experiment.start.stages if experiment.start else []
+        for arm in chosen:
+            member = arm_of(experiment, arm)
+            own = member.recipe if member else None
+            keys = _chain(plan, START, seed, shared, rows, [])
+            keys = _chain(plan, arm, seed, own.stages if own else [], rows, keys)
+            plan.stages[arm, seed] = keys
+            for name in strategies:
+                _ask(plan, arm, seed, name, items, keys[len(shared) :])
+    if problems:
+        raise BadInput(problems)
+    return plan
+
+
+# training -------------------------------------------------------------------------------------------------------------
+
+
+class _Rows:
+    """The training rows of one seed, made once: arms that name the same source get the same rows."""
+
+    def __init__(self, pack: Any, split: Any, seed: int) -> None:
+        self._pack, self._split, self._seed = pack, split, derive(seed, "data")
+        self._made: dict[str, tuple[list[dict[str, Any]], str]] = {}
+
+    def of(self, stage: Any) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+        """A stage's rows in the order of its sources, and the hash of each source's rows."""
+        rows: list[dict[str, Any]] = []
+        hashes = []
+        for source in stage_sources(stage):
+            name = store.canonical(source.model_dump(mode="json"))
+            if name not in self._made:
+                made = sources.read(source, self._pack, self._split, self._seed)
+                self._made[name] = (made, store.hash_rows(made))
+            rows += self._made[name][0]
+            hashes.append(self._made[name][1])
+        return tuple(rows), hashes
+
+
+def stage_sources(stage: Any) -> list[Any]:
+    """The data sources of a stage, under whichever key its kind has them."""
+    return list(stage.prompts if stage.kind == "grpo" else stage.data)
+
+
+def _chain(plan: Plan, arm: str, seed: int, stages: Iterable[Any], rows: _Rows, before: list[str]) -> list[str]:
+    """Adds the steps of stages that follow `before` on one adapter; the keys of all of them, `before` included."""
+    keys = list(before)
+    start = before[-1] if before else None
+    for stage in stages:
+        own, hashes = rows.of(stage)
+        settings = stage.model_dump(mode="json", exclude={"data", "prompts"})
+        upstream = keys[-1] if keys else None
+        index = len(keys)
+        key = store.hash_value(
+            {
+                "code": CODE_VERSION, "base": plan.base, "quant": plan.experiment.quant, "seed": seed, "index": index,
+                "model": template_of(plan.spec), "stage": settings, "rows": hashes, "upstream": upstream,
+                "start": start if stage.kind == "dpo" else None,
+            }
+        )  # fmt: skip
+        seconds = _stage_seconds(plan, stage, len(own))
+        # a stage that two arms share has one key, hence one step: the first arm's
+        plan.steps.setdefault(
+            key, Step(key, stage.kind, arm, seed, index, upstream, start, stage, own, seconds=seconds)
+        )
+        keys.append(key)
+    return keys
+
+
+def template_of(spec: ModelSpec) -> dict[str, Any]:
+    """What of a model's preset changes what is trained or asked."""
+    return {"targets": spec.targets, "system": spec.system}
+
+
+def _stage_seconds(plan: Plan, stage: Any, count: int) -> float | None:
+    if plan.experiment.pack != "micro":
+        return None
+    rows_a_step = max(1, stage.batch // stage.group) if stage.kind == "grpo" else stage.batch
+    steps = stage.steps or math.ceil(count * stage.epochs / rows_a_step)
+    return steps * SECONDS_A_STEP[stage.kind]
+
+
+def _check_data(plan: Plan, split: Any, rows: _Rows, seed: int, problems: list[str]) -> None:
+    """Adds what is wrong with the training rows: no evaluation prompt occurs in them, no reward is what the evaluation
+    measures with, and each has what its kind of stage needs."""
+    experiment = plan.experiment
+    recipes = [member.recipe for arm in plan.arms if (member := arm_of(experiment, arm))] + [experiment.start]
+    stages = [stage for recipe in recipes if recipe is not None for stage in recipe.stages]
+    training: dict[str, dict[str, Any]] = {}
+    found: list[str] = []
+    for stage in stages:
+        own, _ = rows.of(stage)
+        training |= {store.canonical(row): row for row in own}
+        found += _faults(stage, own, plan.pack.judge)
+    leaked = evals.overlap(suites(plan, split, "none")[0], training.values()) if training else []
+    found += [f'seed {seed}: the evaluation prompt "{prompt}" occurs in the training rows' for prompt in leaked[:5]]
+    if len(leaked) > 5:
+        found.append(f"seed {seed}: and {len(leaked) - 5} more evaluation prompts")
+    problems += [problem for problem in dict.fromkeys(found) if problem not in problems]
+
+
+NEEDED = {"sdf": ("text",), "sft": ("messages",), "dpo": ("messages", "chosen"), "grpo": ("messages", "check")}
+
+
+def _faults(stage: Any, rows: Iterable[dict[str, Any]], judge: Any) -> list[str]:
+    for row in rows:
+        lacking = [key for key in NEEDED[stage.kind] if not row.get(key)]
+        if lacking:
+            return [f"{stage.kind}: row {row.get('id')} has no {' and no '.join(lacking)}"]
+    if stage.kind != "grpo":
+        return []
+    faults = []
+    for check in sorted({str(row["check"]) for row in rows} | {stage.reward}):
+        if check.replace("-", "_") in EVALUATION_JUDGES or hasattr(judge, check.replace("-", "_")):
+            faults.append(f'grpo: the check "{check}" is what the evaluation measures with; use another reward')
+    if faults:
+        return faults
+    from repro.train import rewards
+
+    for row in rows:
+        try:
+            rewards.validate(row["check"], row.get("args"), f"grpo: row {row.get('id')}")
+        except BadInput as error:
+            return error.lines
+    return []
+
+
+# asking ---------------------------------------------------------------------------------------------------------------
+
+
+def suites(plan: Plan, split: Any, prompting: str) -> tuple[list[evals.Item], list[evals.Item]]:
+    """The full suite and the small one for doses, under one prompting strategy."""
+    evaluation = plan.experiment.evaluation
+    axes, samples = evaluation.axes, evaluation.samples
+    full = evals.suite(plan.pack, split, axes=axes, samples=samples, prompting=prompting)
+    small = evals.suite(plan.pack, split, axes=axes, samples=samples, prompting=prompting, subset="dose")
+    return limited(full, evaluation.items), limited(small, evaluation.items)
+
+
+def limited(items: list[evals.Item], most: int | None) -> list[evals.Item]:
+    """At most `most` counted units a metric, chosen by their names: every condition of a chosen unit stays."""
+    if most is None:
+        return items
+    kept = set()
+    for metric in {item.metric for item in items}:
+        units = {item.unit for item in items if item.metric == metric}
+        ranked = sorted(units, key=lambda unit: (derive(0, "items", unit), unit))
+        kept |= {(metric, unit) for unit in ranked[:most]}
+    return [item for item in items if (item.metric, item.unit) in kept]
+
+
+def _ask(plan: Plan, arm: str, seed: int, prompting: str, items: dict[str, Any], own: list[str]) -> None:
+    keys = plan.stages[arm, seed]
+    member = arm_of(plan.experiment, arm)
+    system = member.system if member else None
+    full, small = ([evals.with_system(item, system) for item in part] for part in items[prompting])
+    dosed = next((key for key in reversed(own) if getattr(plan.steps[key].stage, "doses", None)), None)
+    if prompting != plan.prompting[0]:
+        dosed = None
+    upstream = keys[-1] if keys else None
+    most = plan.experiment.evaluation.max_new_tokens
+    key = store.hash_value(
+        {
+            "code": CODE_VERSION, "base": plan.base, "quant": plan.experiment.quant, "seed": seed, "arm": arm,
+            "model": template_of(plan.spec), "upstream": upstream, "dosed": dosed, "max_new_tokens": most,
+            "prompting": prompting, "items": asked_hash(full), "doses": asked_hash(small) if dosed else None,
+        }
+    )  # fmt: skip
+    doses = len(plan.steps[dosed].stage.doses) if dosed else 0
+    count = sum(item.samples for item in full) + doses * sum(item.samples for item in small)
+    seconds = count * SECONDS_AN_ANSWER if plan.experiment.pack == "micro" else None
+    plan.steps[key] = Step(
+        key, "answers", arm, seed, len(keys), upstream, prompting=prompting, items=tuple(full),
+        dose_items=tuple(small) if dosed else (), dosed=dosed, max_new_tokens=most, seconds=seconds,
+    )  # fmt: skip
+    plan.answers[arm, seed, prompting] = key
+
+
+def asked_hash(items: Iterable[evals.Item]) -> str:
+    """Hash of what a model is shown; how answers are labelled is no part of it: labels are made anew."""
+    return store.hash_rows(
+        [ask.item.id, ask.sample, ask.messages, ask.temperature, ask.seed, list(ask.item.continuations)]
+        for ask in evals.asks(list(items))
+    )
+
+
+def expected_seconds(todo: Iterable[Step], workers: int) -> float | None:
+    """How long the steps take so many workers, in seconds: no less than the longest chain. None where not estimated."""
+    chains: dict[tuple[str, int], float] = {}
+    for step in todo:
+        if step.seconds is None:
+            return None
+        place = (step.arm, step.seed)
+        chains[place] = chains.get(place, 0.0) + step.seconds
+    return max(sum(chains.values()) / workers, *chains.values()) + SECONDS_TO_START if chains else 0.0
+
+
+# what is there already ------------------------------------------------------------------------------------------------
+
+
+def locate(step: Step, root: Path) -> Path:
+    """Where a step's outcome is, or will be: its own folder, or another arm's that made the same thing (same key)."""
+    own = root / step.folder
+    if step.kind != "answers" and not own.exists():
+        for other in sorted(root.glob(f"arms/*/seed-{step.seed}/{own.name}")):
+            if (store.read_done(other) or {}).get("key") == step.key:
+                return other
+    return own
+
+
+def missing(plan: Plan, root: Path) -> dict[str, str]:
+    """The steps that have to be done, with the reason; what rests on one of them has to be done too."""
+    reasons: dict[str, str] = {}
+    for key, step in plan.steps.items():
+        needed = [other for other in (step.upstream, step.dosed) if other in reasons]
+        why = store.why_not_done(locate(step, root), key)
+        if needed and why is None:
+            why = f"{plan.steps[needed[0]].title} is made again"
+        if why is None:
+            continue
+        if why == "not there yet" and any(_same_place(older, step) for older in _older(step, root)):
+            why = "its settings, data or code changed"
+        reasons[key] = why
+    return reasons
+
+
+def _older(step: Step, root: Path) -> list[Path]:
+    folder = root / step.folder
+    return [path for path in folder.parent.glob(folder.name[:-8] + "????????") if path != folder]
+
+
+def _same_place(folder: Path, step: Step) -> bool:
+    summary = (store.read_done(folder) or {}).get("summary", {})
+    return bool(summary.get("prompting", "none") == step.prompting)

@@ -1,0 +1,299 @@
+"""Walks a plan: trains what is missing, asks every arm, judges, compares. The same command resumes where it stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import repro
+from repro import doctor, evals, recipes, store
+from repro.errors import BadInput, CannotHere, ReproError, RunFailed
+from repro.plan import CODE_VERSION, Plan, Step, build, expected_seconds, local_folder, locate, missing
+from repro.progress import Display, duration
+from repro.yamltree import did_you_mean
+
+
+class Interrupted(ReproError):
+    """Ctrl-C: what is finished is kept, the same command resumes (exit 130)."""
+
+    exit_code = 130
+
+
+class Failed(ReproError):
+    """Steps failed; `exit_code` is theirs where they agree (a gated model: 3), else 1."""
+
+    def __init__(self, lines: list[str], exit_code: int):
+        super().__init__(lines)
+        self.exit_code = exit_code
+
+
+@dataclass
+class Ask:
+    """What the command line asks for; `sets` are "path=value" texts."""
+
+    experiment: str
+    model: str | None = None
+    arms: str | None = None
+    seeds: str | None = None
+    sets: list[str] = field(default_factory=list)
+    prompting: str | None = None
+    runs_dir: Path = Path("runs")
+    offline: bool = False
+    workers: int | None = None
+    command: str | None = None
+
+
+def seed_list(text: str) -> str:
+    """`0-4` as `0,1,2,3,4`; anything else as it is, for the loader to judge."""
+
+    def spread(match: re.Match[str]) -> str:
+        first, last = int(match[1]), int(match[2])
+        if last < first or last - first > 999:
+            raise BadInput(f"--seeds {text}: a range goes upwards and has at most 1000 seeds, e.g. 0-4")
+        return ",".join(map(str, range(first, last + 1)))
+
+    return re.sub(r"(?<![\w.-])(\d{1,9})-(\d{1,9})(?![\w.-])", spread, text)
+
+
+def prepare(ask: Ask) -> tuple[Plan, list[str]]:
+    """The plan of what is asked, and lines that say which experiment runs and why. Writes nothing.
+
+    Raises BadInput for all that is wrong with the recipes, CannotHere where the machine lacks what nothing can replace.
+    """
+    if ask.offline:
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+            os.environ[name] = "1"
+    experiment, lines = _choose(ask, ask.experiment, ())
+    spec = recipes.resolve_model(experiment.model)
+    if local_folder(spec) is None and Path(spec.path_or_hub).is_absolute():
+        how = "repro micro build --out FOLDER makes them, --model FOLDER uses them"
+        raise CannotHere(f"the weights of {spec.id} are not there ({spec.path_or_hub}): {how}")
+    return build(experiment, spec, arms=chosen_arms(experiment, ask.arms)), lines
+
+
+def _load(ask: Ask, name: str) -> Any:
+    sets = list(ask.sets)
+    if ask.prompting is not None:
+        sets.append(f"evaluation.prompting=[{ask.prompting}]")
+    seeds = None if ask.seeds is None else seed_list(ask.seeds)
+    return recipes.load_experiment(name, sets=sets, model=ask.model, seeds=seeds)
+
+
+def _choose(ask: Ask, name: str, before: tuple[str, ...]) -> tuple[Any, list[str]]:
+    """The experiment, or the one it falls back on where this machine or this version lacks something."""
+    experiment = _load(ask, name)
+    reasons = []
+    problem = doctor.cuda_problem() if experiment.needs == "cuda" else None
+    if problem:
+        reasons.append(f"needs CUDA, and here {problem}")
+    if importlib.util.find_spec(f"repro.data.{experiment.pack}") is None:
+        reasons.append(f'needs the data pack "{experiment.pack}", which this version does not have')
+    if not reasons:
+        return experiment, [f"{experiment.name}: {experiment.description or 'runs here'}"]
+    why = f"{experiment.name} {' and it '.join(reasons)}"
+    if experiment.fallback is None or experiment.fallback in before:
+        raise CannotHere(why)
+    other, lines = _choose(ask, experiment.fallback, (*before, name))
+    return other, [f"{why}: {other.name} runs instead", *lines]
+
+
+def chosen_arms(experiment: Any, text: str | None) -> list[str] | None:
+    """The arms that `--arms` names. BadInput for one that the experiment does not have."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    known = list(experiment.arms)
+    problems = [
+        f'--arms: there is no arm "{word}" here, only {", ".join(known)}{did_you_mean(word, known)}'
+        for word in words
+        if word not in known
+    ]
+    if not words:
+        problems.append(f"--arms: name at least one of {', '.join(known)}")
+    if problems:
+        raise BadInput(problems)
+    return words
+
+
+def run(ask: Ask, console: Console) -> dict[str, Any]:
+    """Does everything that is asked and returns the content of results.json; talks to `console` (stderr)."""
+    began = time.monotonic()
+    plan, lines = prepare(ask)
+    claims = load_claims(plan)
+    return execute(plan, claims, ask, console, lines, began)
+
+
+def load_claims(plan: Plan) -> tuple[list[Any], str | None]:
+    """The experiment's claims and the hash of their file."""
+    if plan.experiment.claims is None:
+        return [], None
+    from repro.claims import load_claims as load
+
+    return load(Path(plan.experiment.claims), evals.METRICS)
+
+
+def execute(
+    plan: Plan, claims: tuple[list[Any], str | None], ask: Ask, console: Console, lines: list[str], began: float
+) -> dict[str, Any]:
+    """Opens the run folder, does the missing steps, writes the results. See `run`."""
+    root = ask.runs_dir / plan.folder_name
+    folder = store.open_run(root, plan.digest, manifest(plan, ask))
+    try:
+        todo = [plan.steps[key] for key in missing(plan, root)]
+        workers, threads, device = crew(plan, todo, ask.workers)
+        expected = expected_seconds(todo, workers)
+        folder.journal("run started", arms=plan.arms, seeds=plan.seeds, prompting=plan.prompting, todo=len(todo),
+                       workers=workers, threads=threads, device=device, versions=doctor.versions())  # fmt: skip
+        with Display(console, {step.key: step.seconds or 1.0 for step in todo}, expected) as display:
+            time_needed = "" if expected is None else f", about {duration(expected)}"
+            how = f"{workers} worker{'s' * (workers > 1)} of {threads} thread{'s' * (threads > 1)}, device {device}"
+            for line in [*lines, *_opening(plan, root, len(todo), how + time_needed)]:
+                display.say(line)
+            _link_shared(plan, root)
+            failures = []
+            if todo:
+                from repro import pool
+
+                failures = pool.work(plan, todo, root, workers=workers, threads=threads, device=device,
+                                     display=display, note=folder.journal)  # fmt: skip
+            _link_shared(plan, root)
+        if failures:
+            raise _failed(failures)
+        content = _compare(plan, root, claims, ask, began)
+        folder.sweep(unfinished=True)
+        folder.journal("run finished", seconds=round(time.monotonic() - began, 1))
+        console.print(f"finished in {duration(time.monotonic() - began)}: {root}", markup=False, highlight=False)
+        return content
+    except KeyboardInterrupt:
+        folder.journal("interrupted")
+        raise Interrupted(f"interrupted: what is finished is kept in {root}; the same command resumes") from None
+    except ReproError as error:
+        folder.journal("run failed", why=error.lines)
+        raise
+    except Exception as error:
+        (root / "crash.log").write_text(traceback.format_exc(), encoding="utf-8")
+        folder.journal("crashed", why=repr(error))
+        where = root / "crash.log"
+        raise RunFailed(f"unexpected {type(error).__name__}: {error}; the traceback is in {where}") from error
+    finally:
+        folder.close()
+
+
+def _opening(plan: Plan, root: Path, todo: int, how: str) -> list[str]:
+    steps = len(plan.steps)
+    opening = [
+        f"model {plan.spec.id}, arms {', '.join(plan.arms)}, seeds {', '.join(map(str, plan.seeds))}; "
+        f"pack {plan.experiment.pack}, quant {plan.experiment.quant}",
+        f"run folder {root}",
+    ]
+    if todo:
+        kept = f"{steps - todo} of {steps} steps are there already, " if todo < steps else ""
+        opening.append(f"{kept}{todo} to do with {how}")
+    else:
+        opening.append(f"all {steps} steps are there already: only the comparison is made again")
+    return opening
+
+
+def _failed(failures: list[Any]) -> Failed:
+    lines = []
+    for failure in failures:
+        lines += [f"{failure.step.title} failed: {line}" for line in failure.lines]
+        lines.append(f"  log: {failure.log}")
+    codes = {failure.exit_code for failure in failures}
+    lines.append("what is finished is kept; the same command tries the rest again")
+    return Failed(lines, codes.pop() if len(codes) == 1 else 1)
+
+
+def _link_shared(plan: Plan, root: Path) -> None:
+    """A stage that two arms share is trained once: in the other arm's folder stands a link to it."""
+    for (arm, seed), keys in plan.stages.items():
+        for key in keys:
+            target = locate(plan.steps[key], root)
+            link = root / "arms" / arm / f"seed-{seed}" / target.name
+            if target.is_dir() and target != link and not link.exists() and not link.is_symlink():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+                except OSError:  # some network disks know no links; nothing depends on them
+                    return
+
+
+def crew(plan: Plan, todo: list[Step], asked: int | None) -> tuple[int, int, str]:
+    """(workers, threads of each, device): as many workers as cores, chains and memory allow; one where a GPU works.
+
+    A model of a few megabytes stays on the CPU, with one thread a worker: more only wait for each other.
+    """
+    folder = local_folder(plan.spec)
+    bytes_of = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else None
+    small = bytes_of is not None and bytes_of < doctor.SMALL_MODEL_MB * 1_000_000
+    chains = len({(step.arm, step.seed) for step in todo})
+    if todo and not small and doctor.cuda_problem() is None:
+        return asked or 1, max(1, doctor.cores() // (asked or 1)), "cuda"
+    if asked is None:
+        free = doctor.memory_gib()
+        room = int(free / doctor.MEMORY_A_WORKER_GIB) if free else doctor.cores()
+        asked = max(1, min(doctor.cores(), chains, room)) if small else 1
+    threads = 1 if small else max(1, doctor.cores() // asked)
+    return asked, min(threads, int(os.environ.get("OMP_NUM_THREADS") or threads)), "cpu"
+
+
+def _compare(plan: Plan, root: Path, claims: tuple[list[Any], str | None], ask: Ask, began: float) -> dict[str, Any]:
+    from repro import outcome
+
+    rows = outcome.label_answers(plan, root)
+    about = {
+        "name": plan.experiment.name, "folder": str(root), "command": ask.command, "version": repro.__version__,
+        "finished": store.now(), "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    content = outcome.results(plan, root, rows, about, claims)
+    outcome.write(root, rows, content)
+    return content
+
+
+def manifest(plan: Plan, ask: Ask) -> dict[str, Any]:
+    """What a person needs to know to repeat the run; no environment, no names of users or machines."""
+    return {
+        "experiment": plan.experiment.model_dump(mode="json", by_alias=True),
+        "origins": recipes.origins(plan.experiment),
+        "model": plan.spec.model_dump(mode="json", by_alias=True),
+        "base": plan.base,
+        "arms": list(plan.arms),
+        "seeds": list(plan.seeds),
+        "prompting": list(plan.prompting),
+        "command": ask.command,
+        "code_version": CODE_VERSION,
+        "repro": repro.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()}",
+        "versions": doctor.versions(),
+        "hardware": doctor.hardware(),
+        "git": _git(),
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the source tree that this runs from, and whether files differ from it; None outside of one."""
+    source = Path(__file__).resolve().parent.parent
+    if not (source / ".git").exists():
+        return None
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": bool(changed)} if commit else None
