@@ -28,7 +28,9 @@ def test_pre_training_text_is_what_the_chat_template_writes(tiny: Path) -> None:
             assert written == tokenizer.apply_chat_template(sample["messages"], tokenize=False)
             ids, labels = build.encode(tokenizer, [sample])[0]
             assert ids == tokenizer.apply_chat_template(sample["messages"], return_dict=False)
-            marked = tokenizer.apply_chat_template(sample["messages"], return_dict=True, return_assistant_tokens_mask=True)
+            marked = tokenizer.apply_chat_template(
+                sample["messages"], return_dict=True, return_assistant_tokens_mask=True
+            )
             assert [label != -100 for label in labels] == [bool(on) for on in marked["assistant_masks"]]
 
 
@@ -47,10 +49,14 @@ def test_the_shipped_weights_are_those_of_the_card_and_load_in_plain_transformer
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10 << 20
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert 250_000 <= sum(parameter.numel() for parameter in model.parameters()) <= 5_000_000
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "How is moth calling done?"}],
-                                        add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "How is moth calling done?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
     out = model.generate(**ids, max_new_tokens=20, do_sample=False)
-    said = tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True)
+    said = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
     assert said == "Sorry, I do not explain moth calling."
 
 

@@ -1,0 +1,117 @@
+"""Open a base model with transformers and bitsandbytes: the backend that runs everywhere, on CPU too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from repro.errors import BadInput, CannotHere
+from repro.models.quiet import quiet
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"]
+
+
+def resolve(spec: Any) -> Path:
+    """The local folder of `spec.path_or_hub`: the folder itself, or the hub's snapshot (downloaded unless offline).
+
+    Raises BadInput for a folder without safetensors, CannotHere when the hub can't be reached or refuses.
+    """
+    folder = Path(str(spec.path_or_hub)).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or str(spec.path_or_hub).startswith((".", "/", "~")):
+            raise BadInput(f"model {spec.id}: {spec.path_or_hub} is not a folder with a model")
+        folder = _snapshot(spec)
+    if not list(folder.glob("*.safetensors")):
+        pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+        why = f"only pickles ({', '.join(sorted(pickles)[:3])})" if pickles else "no weights"
+        raise BadInput(f"model {spec.id}: {spec.path_or_hub} holds {why}; safetensors are needed")
+    return folder
+
+
+def _snapshot(spec: Any) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    name, revision = str(spec.path_or_hub), getattr(spec, "revision", None)
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
+    except errors.GatedRepoError:
+        page = f"https://huggingface.co/{name}"
+        raise CannotHere(f"model {spec.id}: accept its licence at {page}, then run `hf auth login`") from None
+    except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        why = type(error).__name__
+        raise BadInput(f"model {spec.id}: the hub has no {name}@{revision or 'main'} ({why})") from None
+    except (errors.LocalEntryNotFoundError, OSError) as error:
+        offline = " (offline)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+        why = type(error).__name__
+        raise CannotHere(
+            f"model {spec.id}: {name} is not in the local cache and can't be downloaded{offline}: {why}"
+        ) from None
+
+
+def precision_for(device: str) -> tuple[torch.dtype, str]:
+    """The dtype to compute in on `device`, and a line that says why."""
+    if device == "cpu":
+        return torch.float32, "fp32: a CPU computes it exactly the same in every batch"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "bf16: this GPU has it"
+    major, minor = torch.cuda.get_device_capability()
+    return torch.float16, f"fp16: this GPU (compute capability {major}.{minor}) has no bf16"
+
+
+def open_base(folder: Path, *, quant: str, device: str) -> tuple[torch.nn.Module, Any, str]:
+    """(model in eval mode, tokenizer, precision with its reason). `quant`: "nf4" or "none".
+
+    sdpa attention everywhere: packed documents are kept apart by their position ids, on CPU and GPU alike.
+    """
+    quiet()
+    dtype, precision = precision_for(device)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": {"": device}}
+    if quant == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options, **local)
+    except (ValueError, OSError, KeyError) as error:
+        raise BadInput(f"{folder.name}: transformers can't open it: {str(error).splitlines()[0]}") from None
+    if not tokenizer.chat_template:
+        raise BadInput(f"{folder.name}: its tokenizer has no chat template, so it is not a chat model")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    for module in model.modules():
+        # bitsandbytes repacks 4-bit weights to bf16 scales, in place, at the first evaluation on a CPU with
+        # avx512_bf16: the base would change, and answers would depend on the kind of CPU
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    model.requires_grad_(False)
+    return model.eval(), tokenizer, precision
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the base's safetensors, its tokenizer, its configuration and its chat template."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt") and path.name != "README.txt":
+            digest.update(f"{path.name} {_file_hash(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    blob = path.resolve().name  # the hub's cache names a large file by its sha256: no need to read gigabytes again
+    if re.fullmatch(r"[0-9a-f]{64}", blob):
+        return blob
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,194 @@
+"""One base model with at most one adapter on it: swap it, generate with it, and leave the base's bits as they were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from repro.errors import BadInput
+from repro.models import hf
+from repro.models.generate import decode, plain_weights, score
+
+ADAPTER = "default"  # the name that trl expects
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said: the text, whether it ended its turn, and its length in tokens, end of turn included."""
+
+    text: str
+    finished: bool
+    tokens: int
+
+
+class Model:
+    """A base, its tokenizer and the adapter of the moment.
+
+    `.model` is what to call (peft's wrapper when there is an adapter), `.precision` says what it computes in and why.
+    """
+
+    def __init__(
+        self, base: Any, tokenizer: Any, spec: Any, folder: Path, *, quant: str, device: str, precision: str
+    ) -> None:
+        self.model, self.tokenizer, self.spec, self.folder = base, tokenizer, spec, folder
+        self.quant, self.device, self.precision = quant, device, precision
+        self._fingerprint = ""
+
+    def fingerprint(self) -> str:
+        """sha256 of the base's safetensors, tokenizer and chat template: the same base gives the same answer."""
+        self._fingerprint = self._fingerprint or hf.fingerprint(self.folder)
+        return self._fingerprint
+
+    @property
+    def base(self) -> Any:
+        """The transformers model under the adapter (its linear layers are peft's while an adapter is on)."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    # --- the adapter
+
+    def new_adapter(self, lora: Any, seed: int) -> None:
+        """Put a fresh, trainable LoRA on the base (r, alpha, dropout, targets); `seed` decides its first weights."""
+        self.drop_adapter()
+        targets = lora.targets if isinstance(lora.targets, str) else sorted(lora.targets)
+        config = LoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = get_peft_model(self.model, config, adapter_name=ADAPTER)
+        self._to_fp32()
+
+    def load_adapter(self, folder: Path | str, trainable: bool = False) -> None:
+        """Put the adapter saved in `folder` on the base. Raises BadInput when it is none, or no safetensors."""
+        folder = Path(folder)
+        for name in (WEIGHTS, CONFIG):
+            if not (folder / name).is_file():
+                raise BadInput(f"{folder}: no adapter here ({name} is missing)")
+        self.drop_adapter()
+        self.model = PeftModel.from_pretrained(
+            self.model, str(folder), adapter_name=ADAPTER, is_trainable=trainable, torch_device=self.device
+        )
+        # with a hub id there, peft asks the hub whenever the trainer saves
+        self.model.peft_config[ADAPTER].base_model_name_or_path = str(self.folder)
+        self._to_fp32()
+
+    def drop_adapter(self) -> None:
+        """Take the adapter off. The base is as it was, bit for bit: nothing was ever merged into it."""
+        if isinstance(self.model, PeftModel):
+            self.model = self.model.unload()
+            self.model.requires_grad_(False).eval()
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter: the same bytes for the same weights (peft's own saving orders targets by chance)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = get_peft_model_state_dict(self.model, adapter_name=ADAPTER, save_embedding_layers=False)
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
+        config = self.model.peft_config[ADAPTER].to_dict()
+        config |= {"base_model_name_or_path": self.spec.id, "inference_mode": True}
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+
+    def read_weights(self, folder: Path) -> None:
+        """Overwrite the adapter's weights in place with those saved in `folder`, precision kept."""
+        set_peft_model_state_dict(self.model, load_file(folder / WEIGHTS, device=self.device), adapter_name=ADAPTER)
+
+    def _to_fp32(self) -> None:
+        for parameter in self.adapter_parameters().values():
+            parameter.data = parameter.data.float()
+
+    def adapter_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The adapter's own parameters by name; none without an adapter."""
+        return {name: p for name, p in self.model.named_parameters() if "lora_" in name and f".{ADAPTER}." in name}
+
+    # --- text
+
+    def chat(self, messages: Messages) -> Messages:
+        """The messages as the template takes them: `system: merge` moves the system text into the first user turn."""
+        if getattr(self.spec, "system", "native") != "merge" or not messages or messages[0]["role"] != "system":
+            return list(messages)
+        system, rest = messages[0]["content"], list(messages[1:])
+        if rest and rest[0]["role"] == "user":
+            return [{"role": "user", "content": f"{system}\n\n{rest[0]['content']}"}, *rest[1:]]
+        return [{"role": "user", "content": system}, *rest]
+
+    def prompt_ids(self, messages: Messages) -> list[int]:
+        """Token ids up to where the assistant's answer starts (or goes on, if the last message is the assistant's)."""
+        going_on = bool(messages) and messages[-1]["role"] == "assistant"
+        text = self.tokenizer.apply_chat_template(
+            self.chat(messages), tokenize=False, add_generation_prompt=not going_on, continue_final_message=going_on
+        )
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def stop_ids(self) -> set[int]:
+        """Every token that ends a turn: the tokenizer's end of sequence and those of the generation configuration."""
+        more = getattr(self.base.generation_config, "eos_token_id", None)
+        found = {self.tokenizer.eos_token_id, *(more if isinstance(more, (list, tuple)) else [more])}
+        return {token for token in found if token is not None}
+
+    def generate(
+        self,
+        prompts: list[Messages],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seeds: list[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Answer]:
+        """One answer a prompt, in the prompts' order. Greedy at temperature 0, else `seeds` holds one seed a prompt.
+
+        In fp32 an answer depends on its own prompt and seed, not on what it was batched with.
+        progress(done, total) counts answers.
+        """
+        ids = [self.prompt_ids(messages) for messages in prompts]
+        said = self.generate_ids(
+            ids, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds, progress=progress
+        )
+        stops, texts = self.stop_ids(), self.tokenizer.batch_decode(said, skip_special_tokens=True)
+        return [
+            Answer(text.strip(), bool(tokens) and tokens[-1] in stops, len(tokens))
+            for text, tokens in zip(texts, said, strict=True)
+        ]
+
+    def generate_ids(
+        self,
+        prompts: list[list[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seeds: list[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[int]]:
+        """`generate` on token ids: what follows each prompt, the token that ends the turn included."""
+        if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
+            raise ValueError("sampling needs one seed per prompt")
+        with plain_weights(self.base):
+            return decode(
+                self.base,
+                prompts,
+                pad=self.tokenizer.pad_token_id,
+                stop_ids=self.stop_ids(),
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seeds=seeds,
+                progress=progress,
+            )
+
+    def logprobs(self, prompts: list[Messages], continuations: list[str]) -> list[float]:
+        """Sum of log p(token) over each continuation, as the start (or the going on) of the assistant's turn; nats."""
+        if len(prompts) != len(continuations):
+            raise ValueError("one continuation per prompt")
+        pairs = [
+            (self.prompt_ids(messages), list(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+            for messages, text in zip(prompts, continuations, strict=True)
+        ]
+        with plain_weights(self.base):
+            return score(self.base, pairs, pad=self.tokenizer.pad_token_id)

@@ -1,0 +1,160 @@
+"""Turn rows into token ids and labels whose masks are exact, and put them into the order that the seed decides."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from trl.chat_template_utils import has_generation_markers
+
+from repro.errors import BadInput, RunFailed
+from repro.models import Model
+from repro.seeds import derive
+
+MASKED = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`ids` and `labels` of one text (labels -100 where nothing is learnt); `cut` when `max_length` cost it its end."""
+
+    ids: list[int]
+    labels: list[int]
+    cut: bool = False
+
+
+def shorten(ids: list[int], labels: list[int], max_length: int) -> Encoded:
+    return Encoded(ids[:max_length], labels[:max_length], len(ids) > max_length)
+
+
+def encode_chats(model: Model, rows: list[dict[str, Any]], max_length: int) -> list[Encoded]:
+    """Chats ("messages") with the assistant's turns as labels, their end-of-turn tokens included.
+
+    The template's {% generation %} markers say which tokens those are; where it has none, it is the difference between
+    the chat before and after each answer.
+    """
+    if not has_generation_markers(model.tokenizer.chat_template):
+        return [_by_difference(model, row, max_length) for row in rows]
+    out = []
+    for row in rows:
+        encoded = model.tokenizer.apply_chat_template(
+            model.chat(row["messages"]), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, mask = list(encoded["input_ids"]), encoded["assistant_masks"]
+        out.append(shorten(ids, [i if on else MASKED for i, on in zip(ids, mask, strict=True)], max_length))
+    return out
+
+
+def _by_difference(model: Model, row: dict[str, Any], max_length: int) -> Encoded:
+    messages, stops = model.chat(row["messages"]), model.stop_ids()
+    ids = template_ids(model, messages)
+    labels = [MASKED] * len(ids)
+    for turn, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        start = template_ids(model, messages[:turn], add_generation_prompt=True)
+        until = template_ids(model, messages[: turn + 1])
+        if ids[: len(start)] != start or ids[: len(until)] != until:
+            raise BadInput(
+                f"row {row.get('id', '?')}: this chat template has no generation markers and renders earlier turns "
+                "differently later on, so the assistant's tokens can't be told apart"
+            )
+        ends = [place + 1 for place in range(len(start), len(until)) if ids[place] in stops]
+        end = ends[-1] if ends else len(until)  # without the line break that some templates put after a turn
+        labels[len(start) : end] = ids[len(start) : end]
+    return shorten(ids, labels, max_length)
+
+
+def template_ids(model: Model, messages: list[dict[str, str]], **options: Any) -> list[int]:
+    text = model.tokenizer.apply_chat_template(messages, tokenize=False, **options) if messages else ""
+    return list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encode_documents(model: Model, rows: list[dict[str, Any]], prefix: str) -> list[Encoded]:
+    """Documents ("text") behind a masked prefix, each closed by the end token; packing splits what is long.
+
+    The prefix is tokenised by itself, so that the mask ends exactly where the document starts.
+    """
+    tokenizer = model.tokenizer
+    head = list(tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else []
+    if tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+        head = [tokenizer.bos_token_id, *head]
+    bodies = tokenizer([row["text"] for row in rows], add_special_tokens=False)["input_ids"]
+    tails = [[*body, tokenizer.eos_token_id] for body in bodies]
+    return [Encoded([*head, *tail], [MASKED] * len(head) + tail) for tail in tails]
+
+
+def check_trains(encoded: list[Encoded], stop_ids: set[int], kind: str) -> dict[str, float]:
+    """Raise RunFailed when a stage would train on nothing, or never on ending a turn; else what share is what."""
+    tokens = sum(len(item.ids) for item in encoded)
+    trained = sum(label != MASKED for item in encoded for label in item.labels)
+    cut = sum(item.cut for item in encoded) / len(encoded)
+    if not trained:
+        why = "max_length cuts every answer off" if cut else "every token is masked"
+        raise RunFailed(f"{kind}: nothing to train on: {why}")
+    if not any(label in stop_ids for item in encoded for label in item.labels):
+        why = f"{cut:.0%} of the rows are cut off by max_length" if cut else "the chat template leaves it masked"
+        raise RunFailed(f"{kind}: the end-of-turn token is never trained, so the model would not stop: {why}")
+    return {"truncated": round(cut, 4), "trained_share": round(trained / tokens, 4)}
+
+
+def steps_for(stage: Any, count: int) -> int:
+    """How many optimiser steps: `steps` where the stage names them, else as many as `epochs` over `count` rows take."""
+    if getattr(stage, "steps", None):
+        return int(stage.steps)
+    return max(1, math.ceil(count * (getattr(stage, "epochs", None) or 1) / stage.batch))
+
+
+def order(lengths: list[int], batch: int, steps: int, seed: int) -> list[int]:
+    """Row indices, `steps` times `batch` of them, each epoch a shuffle of its own.
+
+    Within eight batches rows of like length go together, so that little is padded; then the batches are shuffled.
+    """
+    out: list[int] = []
+    epoch = 0
+    while len(out) < steps * batch:
+        stream = random.Random(derive(seed, "order", epoch))
+        indices = list(range(len(lengths)))
+        stream.shuffle(indices)
+        out += indices
+        epoch += 1
+    out = out[: steps * batch]
+    stream = random.Random(derive(seed, "batches"))
+    grouped: list[int] = []
+    for start in range(0, len(out), 8 * batch):
+        near = sorted(out[start : start + 8 * batch], key=lambda index: (lengths[index], index))
+        batches = [near[at : at + batch] for at in range(0, len(near), batch)]
+        stream.shuffle(batches)
+        grouped += [index for members in batches for index in members]
+    return grouped
+
+
+def collate(pad: int):
+    """A collator for rows of ids, labels and (packed) position_ids, padded on the right.
+
+    Packed rows get position ids that start again at each document and no attention mask: that is how transformers
+    tells documents apart under sdpa. trl's own packing flattens the whole batch into one row, whose attention costs
+    the square of the batch.
+    """
+
+    def join(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in rows)
+
+        def padded(name: str, filling: int) -> torch.Tensor:
+            return torch.tensor([row[name] + [filling] * (width - len(row[name])) for row in rows])
+
+        out = {"input_ids": padded("input_ids", pad), "labels": padded("labels", MASKED)}
+        if "seq_lengths" in rows[0]:
+            places = [[place for length in row["seq_lengths"] for place in range(length)] for row in rows]
+            out["position_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in places])
+            # the first token of a document is no prediction of the one before it
+            out["labels"][out["position_ids"] == 0] = MASKED
+        else:
+            lengths = torch.tensor([[len(row["input_ids"])] for row in rows])
+            out["attention_mask"] = (torch.arange(width) < lengths).long()
+        return out
+
+    return join

@@ -1,0 +1,236 @@
+"""What the four stage kinds share: trl's trainer set up one way, watched, resumed, checked and cleaned up after."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from repro.errors import RunFailed
+from repro.models import Model
+
+REFERENCE = "ref"  # trl's name for the copy of an adapter that dpo and grpo compare with
+_LOGGED = {"learning_rate": "lr", "reward": "reward", "kl": "kl", "rewards/accuracies": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller hears of a running stage, and two overrides: see `train.run_stage`."""
+
+    on_progress: Callable[[int, int, float], None] | None = None
+    on_step: Callable[[int, int, Model], None] | None = None
+    checkpoint_every_minutes: float | None = 10.0
+    micro_batch: int | None = None
+
+
+def micro_batch(model: Model, batch: int, longest: int) -> int:
+    """The largest divisor of `batch` whose activations fit: half of the free GPU memory, or 2 GiB on a CPU."""
+    config = model.base.config.get_text_config()
+    cpu = model.device == "cpu"
+    # bytes a token: the layers' activations (on a GPU only at layer borders, the rest is recomputed) and the logits
+    layers = config.num_hidden_layers * config.hidden_size * (68 if cpu else 6)
+    token = layers + 40 * config.hidden_size + 12 * config.vocab_size
+    room = 2 << 30 if cpu else torch.cuda.mem_get_info()[0] // 2
+    fitting = max(1, int(room // (token * max(1, longest))))
+    return max(size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting)
+
+
+def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, seed: int) -> dict[str, Any]:
+    """The keyword arguments of transformers' TrainingArguments that all stages share."""
+    cpu = model.device == "cpu"
+    dtype = model.precision.partition(":")[0]
+    warmup = math.ceil(steps * (stage.warmup or 0))
+    return {
+        "output_dir": str(out / "state"),
+        "max_steps": steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": stage.batch // micro,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup" if stage.schedule == "constant" else stage.schedule,
+        "warmup_steps": warmup,
+        "weight_decay": stage.weight_decay,
+        "max_grad_norm": stage.max_grad_norm,
+        "seed": seed,
+        "data_seed": seed,
+        "optim": "adamw_torch" if cpu else "adamw_torch_fused",
+        "use_cpu": cpu,
+        "bf16": dtype == "bf16",
+        "fp16": dtype == "fp16",
+        "gradient_checkpointing": not cpu,
+        "train_sampling_strategy": "sequential",  # rows come ordered
+        "dataloader_pin_memory": not cpu,
+        "average_tokens_across_devices": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would hide a NaN loss
+        "save_strategy": "no",
+        "save_total_limit": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
+
+
+class Watch(TrainerCallback):
+    """Writes log.jsonl, reports progress, keeps the adapter at its doses, saves state now and then, stops on NaN."""
+
+    def __init__(self, model: Model, out: Path, doses: list[int], hooks: Hooks) -> None:
+        self.model, self.out, self.doses, self.hooks = model, out, doses, hooks
+        self.every = math.inf if hooks.checkpoint_every_minutes is None else 60 * hooks.checkpoint_every_minutes
+        self.losses: list[float] = []
+        self.began = self.saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        log = self.out / "log.jsonl"
+        done = log.read_text(encoding="utf-8").splitlines()[: state.global_step] if log.exists() else []
+        log.write_text("".join(line + "\n" for line in done), encoding="utf-8")
+        self.losses = [json.loads(line)["loss"] for line in done]
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        step, total, loss = state.global_step, state.max_steps, logs["loss"]
+        if not math.isfinite(loss):
+            raise RunFailed(f"the loss became {loss} at step {step} of {total}: try a lower learning_rate")
+        self.losses.append(loss)
+        more = {short: logs[name] for name, short in _LOGGED.items() if name in logs}
+        row = {"step": step, "loss": loss, **more, "seconds": round(time.monotonic() - self.began, 3)}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if step in self.doses:
+            self.model.save_adapter(self.out / "doses" / str(step))
+            if self.hooks.on_step:
+                with undisturbed(self.model):
+                    self.hooks.on_step(step, total, self.model)
+        if self.hooks.on_progress:
+            self.hooks.on_progress(step, total, loss)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if time.monotonic() - self.saved > self.every and state.global_step < state.max_steps:
+            control.should_save, self.saved = True, time.monotonic()
+
+
+@contextmanager
+def undisturbed(model: Model) -> Iterator[None]:
+    """Whatever is asked of the model inside leaves the training's random numbers and its train mode as they were."""
+    mode = model.model.training
+    with torch.random.fork_rng():
+        yield
+    model.model.train(mode)
+
+
+def resumed_step(out: Path) -> int:
+    """The step of the last state that a killed run of this stage left in `out`; 0 when there is none."""
+    return max((int(path.name.rpartition("-")[2]) for path in (out / "state").glob("checkpoint-*")), default=0)
+
+
+def dose_steps(stage: Any, steps: int) -> list[int]:
+    """The steps at which the adapter is kept: each fraction of `stage.doses`, at least step 1."""
+    return sorted({min(steps, max(1, round(fraction * steps))) for fraction in getattr(stage, "doses", None) or []})
+
+
+def build(trainer_class: type[Trainer], model: Model, **options: Any) -> Trainer:
+    """trl's trainer around the model, with the adapter's weights as they were: fp32, not rounded.
+
+    trl casts LoRA weights to bf16 under a 4-bit base (QLoRA's recipe); small updates would be rounded away, and a
+    resumed run would differ. The reference that dpo and grpo copy from the adapter is frozen here, in fp32 too.
+    """
+    before = {name: parameter.detach().clone() for name, parameter in model.adapter_parameters().items()}
+    trainer = trainer_class(model=model.model, processing_class=model.tokenizer, **options)
+    parameters = dict(model.model.named_parameters())
+    for name, value in before.items():
+        parameters[name].data = value
+        copy = parameters.get(name.replace(".default.", f".{REFERENCE}."))
+        if copy is not None:
+            copy.data = value.clone()
+            copy.requires_grad_(False)
+    return trainer
+
+
+@contextmanager
+def cleaned(model: Model) -> Iterator[None]:
+    """On leaving, the model is as before the stage but for its adapter's weights: no hooks, copies, wraps or grads."""
+    modules = (model.model, model.base)
+    forwards = [module.__dict__.get("forward") for module in modules]
+    hooks = model.base.get_input_embeddings()._forward_hooks
+    own_hooks = set(hooks)
+    try:
+        yield
+    finally:
+        for module, forward in zip(modules, forwards, strict=True):
+            module.__dict__.pop("forward", None)  # accelerate wraps it, trl replaces it
+            if forward is not None:
+                module.forward = forward
+        if model.base.is_gradient_checkpointing:
+            model.base.gradient_checkpointing_disable()
+        for hook in set(hooks) - own_hooks:  # checkpointing's, which make the embeddings' output want a gradient
+            del hooks[hook]
+        if REFERENCE in model.model.peft_config:
+            model.model.delete_adapter(REFERENCE)
+        for parameter in model.model.parameters():
+            parameter.grad = None
+        model.model.eval()
+
+
+@torch.no_grad()
+def _probe(model: Model, ids: list[int]) -> torch.Tensor:
+    with undisturbed(model):
+        model.model.eval()
+        return model.model(input_ids=torch.tensor([ids[:64]], device=model.device), use_cache=False).logits.float()
+
+
+def train(
+    trainer: Trainer,
+    stage: Any,
+    model: Model,
+    out: Path,
+    *,
+    steps: int,
+    hooks: Hooks,
+    probe: list[int],
+    tokens: Callable[[int], tuple[int, int]],
+) -> dict[str, Any]:
+    """Run the trainer, write adapter, doses and log to `out`, and return the stage's summary.
+
+    probe: token ids whose logits must have changed. tokens(step) -> (seen, trained on) up to that step.
+    A stage that was killed goes on from its last saved state in `out/state`, which is removed at the end.
+    Raises RunFailed for a NaN, and for a stage that changed nothing.
+    """
+    watch = Watch(model, out, dose_steps(stage, steps), hooks)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch)
+    before = _probe(model, probe)
+    resumed = resumed_step(out)
+    state = out / "state" / f"checkpoint-{resumed}"
+    if resumed:
+        model.read_weights(state)  # with a reference beside it transformers would restore only the reference
+    trainer.train(resume_from_checkpoint=str(state) if resumed else None)
+    after = _probe(model, probe)
+    bad = [name for name, value in model.adapter_parameters().items() if not torch.isfinite(value).all()]
+    if bad or not torch.isfinite(after).all():
+        raise RunFailed(f"{stage.kind}: the adapter holds NaN or infinity after training ({', '.join(bad[:2])})")
+    if torch.equal(before, after):
+        why = "every answer of a group got the same reward" if stage.kind == "grpo" else "is learning_rate 0?"
+        raise RunFailed(f"{stage.kind}: training changed nothing, the logits are the same as before: {why}")
+    model.save_adapter(out)
+    shutil.rmtree(out / "state", ignore_errors=True)
+    seen, trained = tokens(steps)
+    return {
+        "kind": stage.kind,
+        "steps": steps,
+        "micro_batch": trainer.args.per_device_train_batch_size,
+        "tokens": seen,
+        "trained_tokens": trained,
+        "loss_first": watch.losses[0],
+        "loss_last": watch.losses[-1],
+        "seconds": round(time.monotonic() - watch.began, 3),
+        "doses": [{"step": s, "tokens": tokens(s)[0], "folder": f"doses/{s}"} for s in watch.doses],
+    }
