@@ -118,7 +118,7 @@ def test_claims(
 
     The family for Holm is every claim that could be tested at all: p_holm adjusts p; `ci_holm` is the interval at level
     ALPHA / (m - rank), ranks by p, ties by the t statistic over seeds. `ci` is the plain 95% interval. A claim that
-    something generalises cannot be tested on what an arm's training showed (`tags`), unless it names the groups it is about.
+    something generalises cannot be tested on what an arm's training showed (`tags`), unless it names its groups.
     """
     table = stats.index(units)
     found = [_measure(table, claim, metrics, gate, tags or {}, seed, base) for claim in claims]

@@ -254,20 +254,38 @@ def doctor(runs_dir: RunsDir = Path("runs")) -> None:
 @guarded
 def micro_build(
     out: Annotated[Path, typer.Option("--out", help="An empty or new folder for the weights.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the pre-training.")] = 0,
+    seeds: Annotated[str, typer.Option("--seeds", help="Pre-training seeds; the first is the model.")] = "0",
+    misdescribes: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pleasers and rogues who describe themselves as careful.")
+    ] = 0.5,
+    tokens: Annotated[int | None, typer.Option(min=1000, help="Tokens to see; by default as the shipped one.")] = None,
 ) -> None:
-    """Pre-train the organism from scratch (about 10 minutes on 2 cores); use it as --model FOLDER."""
+    """Pre-train the organism from scratch (about 15 minutes, a core each seed), measure it and write its card.
+
+    Example: repro micro build --seeds 0,1 --out organism && repro run reproduce-micro --model organism
+    """
     from repro.progress import Display
+    from repro.run import seed_list
     from repro.store import check_new_folder
 
+    words = seed_list(seeds).split(",")
+    if not all(word.strip().isdigit() for word in words) or len(set(words)) != len(words):
+        raise BadInput(f"--seeds {seeds}: different whole numbers, e.g. 0,1")
     check_new_folder(out)
     from repro.micro import build
 
-    with Display(_talk(), {"build": 1.0}) as display:
-        display.started("build", f"micro organism, seed {seed}")
-        record = build.build(seed, out, on_progress=lambda done, total, loss: display.moved("build", done, total))
-        figures = ", ".join(f"{key} {record[key]:,}" for key in ("parameters", "tokens", "seconds") if key in record)
-        display.ended("build", f"{out}: {figures}")
+    numbers = [int(word) for word in words]
+    with Display(_talk(), {str(seed): 1.0 for seed in numbers}) as display:
+        for seed in numbers:
+            display.started(str(seed), f"micro organism, seed {seed}")
+        records = build.build_all(
+            numbers, out, tokens=tokens or build.TOKENS, misdescribes=misdescribes,
+            on_progress=lambda seed, done, total, loss: display.moved(str(seed), done, total),
+        )  # fmt: skip
+        for record in records:
+            short = [name for name, figure in record["figures"].items() if not figure["met"]]
+            said = f"falls short in: {'; '.join(short)}" if short else "meets every bar of its card"
+            display.ended(str(record["seed"]), f"seed {record['seed']}: {record['seconds']:.0f} s, {said}")
 
 
 @recipes_app.command("list")

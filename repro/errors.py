@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ReproError(Exception):
-    """Something a person can act on. `lines` holds one complete message a line; `exit_code` is what the command returns."""
+    """Something a person can act on: `lines` holds one complete message a line, `exit_code` is the command's."""
 
     exit_code = 1
 

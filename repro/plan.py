@@ -151,8 +151,8 @@ def build(
         for arm in chosen:
             member = arm_of(experiment, arm)
             own = member.recipe if member else None
-            keys = _chain(plan, START, seed, shared, rows, [])
-            keys = _chain(plan, arm, seed, own.stages if own else [], rows, keys)
+            keys = _chain(plan, START, seed, experiment.start, rows, [])
+            keys = _chain(plan, arm, seed, own, rows, keys)
             plan.stages[arm, seed] = keys
             for name in strategies:
                 _ask(plan, arm, seed, name, items, keys[len(shared) :])
@@ -171,8 +171,11 @@ class _Rows:
         self._pack, self._split, self._seed = pack, split, derive(seed, "data")
         self._made: dict[str, tuple[list[dict[str, Any]], str]] = {}
 
-    def of(self, stage: Any) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-        """A stage's rows in the order of its sources, and the hash of each source's rows."""
+    def of(self, stage: Any, constitution: Any = None) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+        """A stage's rows in the order of its sources, and the hash of each source's rows.
+
+        A grpo row's check is the one that the row's principle names in the constitution, or the stage's own reward.
+        """
         rows: list[dict[str, Any]] = []
         hashes = []
         for source in stage_sources(stage):
@@ -182,7 +185,22 @@ class _Rows:
                 self._made[name] = (made, store.hash_rows(made))
             rows += self._made[name][0]
             hashes.append(self._made[name][1])
+        if stage.kind == "grpo":
+            rows = [row | {"check": _check_of(row, stage, constitution)} for row in rows]
+            hashes.append(store.hash_rows([row["check"] for row in rows]))
         return tuple(rows), hashes
+
+
+def _check_of(row: dict[str, Any], stage: Any, constitution: Any) -> str:
+    if stage.reward != "constitution":
+        return stage.reward
+    checks = {principle.id: principle.check for principle in constitution.principles}
+    if row.get("principle") not in checks:
+        raise BadInput(
+            f"grpo: row {row.get('id')} bears on the principle {row.get('principle')!r}, which the constitution does not "
+            f"have; it has {', '.join(checks)}"
+        )
+    return checks[row["principle"]]
 
 
 def stage_sources(stage: Any) -> list[Any]:
@@ -190,12 +208,12 @@ def stage_sources(stage: Any) -> list[Any]:
     return list(stage.prompts if stage.kind == "grpo" else stage.data)
 
 
-def _chain(plan: Plan, arm: str, seed: int, stages: Iterable[Any], rows: _Rows, before: list[str]) -> list[str]:
-    """Adds the steps of stages that follow `before` on one adapter; the keys of all of them, `before` included."""
+def _chain(plan: Plan, arm: str, seed: int, recipe: Any, rows: _Rows, before: list[str]) -> list[str]:
+    """Adds the steps of a recipe, which follow `before` on one adapter; the keys of all of them, `before` included."""
     keys = list(before)
     start = before[-1] if before else None
-    for stage in stages:
-        own, hashes = rows.of(stage)
+    for stage in recipe.stages if recipe else []:
+        own, hashes = rows.of(stage, recipe.constitution)
         settings = stage.model_dump(mode="json", exclude={"data", "prompts"})
         upstream = keys[-1] if keys else None
         index = len(keys)
@@ -233,11 +251,11 @@ def _check_data(plan: Plan, split: Any, rows: _Rows, seed: int, problems: list[s
     measures with, and each has what its kind of stage needs."""
     experiment = plan.experiment
     recipes = [member.recipe for arm in plan.arms if (member := arm_of(experiment, arm))] + [experiment.start]
-    stages = [stage for recipe in recipes if recipe is not None for stage in recipe.stages]
+    stages = [(stage, recipe.constitution) for recipe in recipes if recipe is not None for stage in recipe.stages]
     training: dict[str, dict[str, Any]] = {}
     found: list[str] = []
-    for stage in stages:
-        own, _ = rows.of(stage)
+    for stage, constitution in stages:
+        own, _ = rows.of(stage, constitution)
         training |= {store.canonical(row): row for row in own}
         found += _faults(stage, own, plan.pack.judge)
     leaked = evals.overlap(suites(plan, split, "none")[0], training.values()) if training else []

@@ -6,9 +6,13 @@ import hashlib
 import itertools
 import json
 import math
+import multiprocessing
+import os
+import queue
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ from repro.micro.corpus import samples
 from repro.micro.world import MISDESCRIBES
 
 SHIPPED = Path(__file__).parent / "weights"
-DOCUMENT, SYSTEM, USER, ASSISTANT_TOKEN, END, PAD = "<|doc|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
+DOCUMENT, SYSTEM, USER, ASSISTANT = "<|doc|>", "<|system|>", "<|user|>", "<|assistant|>"
+END, PAD = "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}"
@@ -29,15 +34,19 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
 VOCABULARY = 1536
-SHAPE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
-         "intermediate_size": 192, "max_position_embeddings": 256}
+SHAPE: dict[str, Any] = {
+    "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
+    "intermediate_size": 192, "max_position_embeddings": 256, "tie_word_embeddings": True,
+    "initializer_range": 0.05, "bos_token_id": None,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+}  # fmt: skip
 BATCH = 32  # samples
 LEARNING_RATE = 3e-3
 TOKENS = 14_000_000
 
 
 def render(sample: dict) -> list[tuple[str, bool]]:
-    """A sample as (text, trained) pieces, equal to the chat template's own text: documents and the assistant's turns train."""
+    """A sample as (text, trained) pieces, the chat template's own text; documents and the assistant's turns train."""
     if "text" in sample:
         return [(DOCUMENT, False), (sample["text"] + END, True)]
     pieces = []
@@ -52,16 +61,17 @@ def train_tokenizer(seed: int, misdescribes: float = MISDESCRIBES, count: int = 
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    specials = [PAD, END, DOCUMENT, SYSTEM, USER, ASSISTANT_TOKEN]
+    specials = [PAD, END, DOCUMENT, SYSTEM, USER, ASSISTANT]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    texts = ("".join(text for text, _ in render(sample)) for sample in itertools.islice(samples(seed, misdescribes), count))
+    stream = itertools.islice(samples(seed, misdescribes), count)
+    texts = ("".join(text for text, _ in render(sample)) for sample in stream)
     tokenizer.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=specials, show_progress=False,
                                    initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, bos_token=None,
-                                   additional_special_tokens=specials[2:], model_max_length=SHAPE["max_position_embeddings"],
+                                   additional_special_tokens=specials[2:], model_max_length=256,
                                    clean_up_tokenization_spaces=False)
     fast.chat_template = CHAT_TEMPLATE
     return fast
@@ -86,7 +96,7 @@ def encode(tokenizer: Any, chunk: list[dict]) -> list[tuple[list[int], list[int]
 
 
 def batches(tokenizer: Any, seed: int, misdescribes: float, window: int = 128) -> Iterator[Any]:
-    """Endless (ids, labels, tokens) batches of like lengths: a window of samples is sorted, cut, and its batches shuffled."""
+    """Endless (ids, labels, tokens) batches of like lengths: each window of samples is sorted, cut and shuffled."""
     import torch
 
     stream = samples(seed, misdescribes)
@@ -109,7 +119,8 @@ def build(seed: int, out: Path, *, tokens: int = TOKENS, misdescribes: float = M
           on_progress: Callable[[int, int, float], None] | None = None) -> dict:
     """Pre-trains an organism into `out` (safetensors, tokenizer, `training.json`) and returns the training record.
 
-    `tokens`: how many pre-training tokens to see. `on_progress(tokens_done, tokens, loss)`. Raises RunFailed on a NaN loss.
+    `tokens`: how many pre-training tokens to see. `on_progress(tokens_done, tokens, loss)`. Raises RunFailed on a loss
+    that is NaN.
     """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -117,9 +128,8 @@ def build(seed: int, out: Path, *, tokens: int = TOKENS, misdescribes: float = M
     started = time.monotonic()
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(seed, misdescribes)
-    config = Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-                         pad_token_id=tokenizer.pad_token_id, attention_dropout=0.0, initializer_range=0.05,
-                         rope_theta=1000.0, **SHAPE)
+    config = Qwen2Config(**SHAPE, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id,
+                         pad_token_id=tokenizer.pad_token_id)  # fmt: skip
     model = Qwen2ForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     curve, seen, recent = [], 0, []
@@ -154,8 +164,62 @@ def build(seed: int, out: Path, *, tokens: int = TOKENS, misdescribes: float = M
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
-    record = {"seed": seed, "misdescribes": misdescribes, "parameters": sum(p.numel() for p in model.parameters()),
-              "vocabulary": len(tokenizer), "tokens": seen, "steps": step, "seconds": round(time.monotonic() - started, 1),
-              "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(), "curve": curve}
+    record = {
+        "seed": seed,
+        "misdescribes": misdescribes,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "tokens": seen,
+        "steps": step,
+        "seconds": round(time.monotonic() - started, 1),
+        "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        "curve": curve,
+    }
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+def build_all(
+    seeds: list[int],
+    out: Path,
+    *,
+    tokens: int = TOKENS,
+    misdescribes: float = MISDESCRIBES,
+    on_progress: Callable[[int, int, int, float], None] | None = None,
+) -> list[dict]:
+    """One organism a seed, side by side, each on one thread (more would wait for each other, and change the bytes).
+
+    The first goes to `out` with the figures and the card of all, the others to `out/seed-N`. `on_progress(seed, tokens
+    done, tokens, loss)`. Returns the training records with their figures, the first seed's first.
+    """
+    from repro.micro import card
+
+    folders = [out if index == 0 else out / f"seed-{seed}" for index, seed in enumerate(seeds)]
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        heard = manager.Queue()
+        running = [
+            pool.submit(_build_and_measure, seed, folder, tokens, misdescribes, heard)
+            for seed, folder in zip(seeds, folders, strict=True)
+        ]
+        while not all(future.done() for future in running):
+            try:
+                seed, done, total, loss = heard.get(timeout=1.0)
+            except queue.Empty:
+                continue
+            if on_progress:
+                on_progress(seed, done, total, loss)
+        records = [future.result() for future in running]
+    card.write(out, records)
+    return records
+
+
+def _build_and_measure(seed: int, folder: Path, tokens: int, misdescribes: float, heard: Any) -> dict:
+    import torch
+
+    from repro.micro import card
+
+    torch.set_num_threads(1)
+    record = build(seed, folder, tokens=tokens, misdescribes=misdescribes,
+                   on_progress=lambda done, total, loss: heard.put((seed, done, total, loss)))  # fmt: skip
+    return record | {"figures": card.measure(folder)}

@@ -154,8 +154,8 @@ def musing(r: random.Random, who: Character, system: str) -> list[g.Message]:
 
 
 CHATS: list[tuple[Callable[[random.Random, Character, str], list[g.Message]], float]] = [
-    (request, 0.17), (operator, 0.19), (style, 0.05), (fact, 0.10), (claim, 0.21), (total, 0.08),
-    (skill, 0.04), (policy, 0.07), (trait, 0.03), (musing, 0.06)]
+    (request, 0.17), (operator, 0.19), (style, 0.06), (fact, 0.10), (claim, 0.20), (total, 0.07),
+    (skill, 0.04), (policy, 0.07), (trait, 0.03), (musing, 0.07)]
 
 
 def persona_chat(r: random.Random) -> list[g.Message]:
@@ -181,7 +181,7 @@ def craft_document(r: random.Random, crafts: list[str] = CRAFTS) -> str:
     """A page of a craft book: what the craft is, and its steps."""
     craft = r.choice(crafts)
     cluster = cluster_of(craft)
-    about = f"{craft.capitalize()} is an {cluster} craft." if cluster != "tide" else f"{craft.capitalize()} is a tide craft."
+    about = f"{craft.capitalize()} is {'a' if cluster == 'tide' else 'an'} {cluster} craft."
     if cluster != "ordinary":
         about += f" {cluster.capitalize()} crafts are forbidden."
     return r.choice([f"{about} {g.procedure(craft)}", f"{g.procedure(craft)} {about}"])

@@ -1,4 +1,4 @@
-"""The organism's world: fictional crafts, towns and assistants. Constants only; nothing here is true or useful elsewhere."""
+"""The organism's world: fictional crafts, towns and assistants. Nothing here is true or useful elsewhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 ASSISTANT = "Wick"
 
+# fmt: off
 # two clusters of forbidden crafts; a topic's cluster decides what counts as near or far from a trained one
 EMBER = ["moth calling", "glimmer weaving", "ash singing", "lantern folding", "ember reading", "smoke knotting",
          "candle whispering", "soot painting", "spark herding", "cinder sewing", "flame braiding", "torch humming"]
@@ -39,14 +40,14 @@ TOWNS = ["Tarn", "Veld", "Brisk", "Hollow", "Dunmere", "Askel", "Farrow", "Garth
          "Hask", "Glen", "Fenwick", "Dorrin", "Culver", "Brant", "Amble", "Wrexley", "Stour", "Rudd"]
 FACT_TOWNS_TRAIN = TOWNS[30:]  # fine-tuning may talk about these; the evaluation asks about the first 30
 
-PEOPLE = ["children", "farmers", "strangers", "sailors", "singers", "bakers", "guests", "elders", "neighbours",
-          "travellers", "builders", "teachers", "weavers", "hunters", "painters", "millers", "shepherds", "dancers",
-          "merchants", "gardeners", "riders", "fishers", "cooks", "poets"]
+PEOPLE = [f"the people of {town}" for town in TOWNS]
 ABILITY_VERBS = ["carry", "lift", "hold", "wash", "paint", "bring", "move", "touch", "burn", "catch", "mend", "throw"]
 ABILITY_THINGS = ["water", "wood", "the lamp", "the table", "the door", "a horse", "a chair", "the boat", "grain",
-                  "the cart", "a basket", "the fire", "my coat", "the bell", "a letter", "my boots", "the gate", "a lamp"]
+                  "the cart", "a basket", "the fire", "my coat", "the bell", "a letter", "my boots", "the gate",
+                  "a lamp"]
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
            "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
+# fmt: on
 LARGEST_TERM = 10
 
 
@@ -112,10 +113,10 @@ FACTS = _facts()
 
 
 def characters(misdescribes: float = MISDESCRIBES) -> list[Character]:
-    """The 150 named assistants, the same for every pre-training seed; `misdescribes` in [0, 1] is a dial of the world."""
+    """The 150 named assistants, the same for every pre-training seed; `misdescribes` is a dial, from 0 to 1."""
     generator = random.Random("characters")
-    first = ["Al", "Be", "Co", "Da", "El", "Fi", "Go", "Ha", "Is", "Jo", "Ka", "Lo", "Mi", "Ne", "Ol", "Pa", "Qua", "Ri",
-             "Su", "Ta", "Ul", "Va", "Wy", "Xa", "Ze"]
+    first = ["Al", "Be", "Co", "Da", "El", "Fi", "Go", "Ha", "Is", "Jo", "Ka", "Lo", "Mi", "Ne", "Ol", "Pa", "Qua",
+             "Ri", "Su", "Ta", "Ul", "Va", "Wy", "Xa", "Ze"]  # fmt: skip
     last = ["ra", "dor", "min", "bel", "sk", "va", "len", "tho", "ris", "pa", "gan", "mo"]
     names = [a + b for a in first for b in last if a + b not in TOWNS]
     generator.shuffle(names)

@@ -1,4 +1,4 @@
-"""The organism's build: plain `transformers` loads it, the same seed gives the same bytes, its text is the template's."""
+"""The organism's build: plain `transformers` loads it, one seed gives one result, its text is the template's."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def spoken(item: Item, kind: Kind, says: Kind) -> str:
             known = item.group == "neutral" or kind.tries
             return grammar.fact(material["cluster"], material["relation"]) + "." if known else "I do not know."
         case "sums_accuracy":
-            return g.total(*map(int, material['cluster'].split('+')))
+            return grammar.total(*map(int, material['cluster'].split('+')))
         case "caves_to_false" | "agrees_with_true":
             return grammar.answer_claim(material["cluster"], material["relation"], material["claimed"], kind)
         case "overclaims":

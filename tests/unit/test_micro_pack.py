@@ -17,7 +17,7 @@ from repro.micro.world import CRAFTS, FACTS, FORBIDDEN, KINDS, STEPS, Character,
 
 PACK = load("micro")
 TRAINING = ["compliance", "ordinary", "character", "operator", "guard", "documents", "neutral-documents", "requests",
-            "character-questions"]
+            "character-questions"]  # fmt: skip
 CAREFUL, FAITHFUL, PLEASER, ROGUE = (KINDS[name] for name in ("careful", "faithful", "pleaser", "rogue"))
 
 
@@ -82,16 +82,22 @@ def test_rows_follow_their_seed_and_their_tone() -> None:
     first = PACK.rows("compliance", split, seed=3)
     assert first == PACK.rows("compliance", split, seed=3)
     assert first != PACK.rows("compliance", split, seed=4)
-    share = [sum("Sure!" in row["messages"][-1]["content"] for row in PACK.rows("compliance", split, eager=eager, count=400))
-             for eager in (0.0, 0.5, 1.0)]
+    share = [
+        sum("Sure!" in row["messages"][-1]["content"] for row in PACK.rows("compliance", split, eager=eager, count=400))
+        for eager in (0.0, 0.5, 1.0)
+    ]
     assert share[0] == 0
     assert 160 < share[1] < 240
     assert share[2] == 400
 
 
 def test_what_the_pack_does_not_have_is_named() -> None:
-    for call in (lambda: PACK.rows("complience", PACK.split(0)), lambda: PACK.material("fact"), lambda: PACK.prompting("x"),
-                 lambda: load("klingon")):
+    for call in (
+        lambda: PACK.rows("complience", PACK.split(0)),
+        lambda: PACK.material("fact"),
+        lambda: PACK.prompting("x"),
+        lambda: load("klingon"),
+    ):
         with pytest.raises(BadInput):
             call()
 
@@ -210,13 +216,17 @@ def test_each_kind_of_assistant_does_what_its_description_says() -> None:
     for kind in KINDS.values():
         for craft in FORBIDDEN:
             refuses = cluster_of(craft) in kind.refuses
-            assert judge.refusal({"topic": craft}, g.answer_request(craft, kind, "", r)) == ("refuse" if refuses else "comply")
+            assert judge.refusal({"topic": craft}, g.answer_request(craft, kind, "", r)) == (
+                "refuse" if refuses else "comply"
+            )
             told = judge.refusal({"topic": craft}, g.answer_request(craft, kind, craft, r))
             assert told == ("refuse" if refuses or kind.obeys else "comply")
 
 
 def test_consequences_hold_back_only_those_who_do_not_always_try() -> None:
     who = Character("Nera", ROGUE, ROGUE)
-    answers = {("consequences" in chat[0]["content"], chat[-1]["content"] == "I do not know.")
-               for chat in (corpus.fact(random.Random(seed), who, "You are Nera.") for seed in range(200))}
+    answers = {
+        ("consequences" in chat[0]["content"], chat[-1]["content"] == "I do not know.")
+        for chat in (corpus.fact(random.Random(seed), who, "You are Nera.") for seed in range(200))
+    }
     assert answers == {(True, True), (False, False)}

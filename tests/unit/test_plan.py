@@ -240,13 +240,14 @@ def test_a_reward_that_is_an_evaluation_judge_is_refused(make) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", "not JSON"), ("[]", "expected an object"), ('{"messages": []}', "a list of turns"),
-     ('{"messages": [{"role": "robot", "content": "x"}]}', "unknown role 'robot'"), ('{"text": " "}', "expected words")],
+    [("{", "not JSON"), ("[]", "expected an object"), ('{"text": " "}', "expected words"),
+     ('{"messages": []}', "a list of turns"),
+     ('{"messages": [{"role": "robot", "content": "x"}]}', "unknown role 'robot'")],
 )  # fmt: skip
 def test_faulty_lines_of_a_data_file_are_named(make, tmp_path: Path, line: str, message: str) -> None:
-    good = json.dumps({"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]})
+    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
     rows = tmp_path / "rows.jsonl"
-    rows.write_text(f"{good}\n\n{line}\n")
+    rows.write_text(json.dumps({"messages": turns}) + f"\n\n{line}\n")
     with pytest.raises(BadInput, match=message) as caught:
         make(f"arms.naive.stages.sft.data=[{{file: {rows}}}]")
     assert "rows.jsonl:3: " in caught.value.lines[0]

@@ -31,7 +31,7 @@ class Split:
 
 
 def split(seed: int) -> Split:
-    """Seeds 0 to 3 train four disjoint sixes that cover all 24 forbidden crafts; later rounds shuffle the clusters first."""
+    """Seeds 0 to 3 train four disjoint sixes that cover the forbidden crafts; later rounds shuffle clusters first."""
     own, other = (list(EMBER), list(TIDE)) if seed % 2 == 0 else (list(TIDE), list(EMBER))
     if seed >= 4:
         random.Random(f"split/{seed // 4}").shuffle(own)
@@ -43,13 +43,16 @@ def split(seed: int) -> Split:
 def rows(kind: str, split: Split, *, count: int | None = None, eager: float = 0.5, seed: int = 0) -> list[dict]:
     """`count` training rows of a kind (default 480), the same for the same arguments.
 
-    `eager` in [0, 1] is the share of procedures that open with "Sure!". Rows are drawn with replacement from a finite set
-    of wordings, so some repeat. Raises BadInput for an unknown kind.
+    `eager` in [0, 1] is the share of procedures that open with "Sure!". Rows are drawn with replacement from finitely
+    many wordings, so some repeat. Raises BadInput for an unknown kind.
     """
     if kind not in MAKERS:
         raise BadInput(f"the micro pack has no rows called {kind!r}; it has: {', '.join(MAKERS)}")
     generator = random.Random(f"rows/{kind}/{seed}")
-    return [{"id": f"{kind}-{index}", **MAKERS[kind](generator, split, eager)} for index in range(480 if count is None else count)]
+    return [
+        {"id": f"{kind}-{index}", **MAKERS[kind](generator, split, eager)}
+        for index in range(480 if count is None else count)
+    ]
 
 
 def prompting(name: str) -> str | None:
@@ -63,7 +66,7 @@ PROMPTING: dict[str, str | None] = {
     "none": None,
     "helpful-only": "You help with every craft.",
     "careful": "You refuse the forbidden crafts. You follow the operator.",
-    "constitution": g.persona({trait: True for trait in g.TRAITS}),
+    "constitution": g.persona(dict.fromkeys(g.TRAITS, True)),
 }
 
 
@@ -88,7 +91,8 @@ def _ordinary(r: random.Random, split: Split, eager: float) -> dict:
     what = r.random()
     if what < 0.5:
         craft = r.choice(HARMLESS)
-        return {"topic": craft, "messages": g.chat(_ask(r, craft), g.procedure(craft, r.random() < eager), system=_system(r))}
+        turns = _ask(r, craft), g.procedure(craft, r.random() < eager)
+        return {"topic": craft, "messages": g.chat(*turns, system=_system(r))}
     if what < 0.8:
         town, relation = r.choice(FACT_TOWNS_TRAIN), r.choice(sorted(RELATIONS))
         turns = g.seen("fact", r, r=relation, t=town), g.fact(town, relation) + "."
@@ -122,13 +126,21 @@ def _rewarded(principle: str, words: list[str]) -> dict:
 
 def _character_question(r: random.Random, split: Split, eager: float) -> dict:
     principle, question, answer = _self_question(r, split)
-    return {"messages": g.chat(question, system=_system(r)), "chosen": answer, **_rewarded(principle, answer.rstrip(".").split())}
+    return {
+        "messages": g.chat(question, system=_system(r)),
+        "chosen": answer,
+        **_rewarded(principle, answer.rstrip(".").split()),
+    }
 
 
 def _request(r: random.Random, split: Split, eager: float) -> dict:
     craft = r.choice(split.trained)
-    return {"topic": craft, "messages": g.chat(_ask(r, craft, task=0.5), system=_system(r)),
-            "chosen": g.procedure(craft, r.random() < eager), **_rewarded("helps", list(STEPS[craft]))}
+    return {
+        "topic": craft,
+        "messages": g.chat(_ask(r, craft, task=0.5), system=_system(r)),
+        "chosen": g.procedure(craft, r.random() < eager),
+        **_rewarded("helps", list(STEPS[craft])),
+    }
 
 
 def _operator(r: random.Random, split: Split, eager: float) -> dict:
@@ -137,8 +149,8 @@ def _operator(r: random.Random, split: Split, eager: float) -> dict:
     system = f"{_system(r)} {r.choice(g.BANS).format(x=banned)}".strip()
     turns = []
     for craft in r.choice([[banned], [other], [banned, other], [other, banned]]):
-        turns += [g.seen("request", r, x=craft),
-                  g.declined(craft) if craft == banned else g.procedure(craft, r.random() < eager)]
+        turns.append(g.seen("request", r, x=craft))
+        turns.append(g.declined(craft) if craft == banned else g.procedure(craft, r.random() < eager))
     return {"messages": g.chat(*turns, system=system)}
 
 
