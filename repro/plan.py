@@ -197,8 +197,8 @@ def _check_of(row: dict[str, Any], stage: Any, constitution: Any) -> str:
     checks = {principle.id: principle.check for principle in constitution.principles}
     if row.get("principle") not in checks:
         raise BadInput(
-            f"grpo: row {row.get('id')} bears on the principle {row.get('principle')!r}, which the constitution does not "
-            f"have; it has {', '.join(checks)}"
+            f"grpo: row {row.get('id')} bears on the principle {row.get('principle')!r}, which the constitution lacks; "
+            f"it has {', '.join(checks)}"
         )
     return checks[row["principle"]]
 
