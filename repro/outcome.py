@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,9 @@ from repro import evals, store
 from repro.plan import Plan, Step, arm_of, locate, stage_sources
 
 Row = dict[str, Any]
+Dosed = Mapping[tuple[str, int, int], list[evals.Unit]]  # by (arm, seed, step)
+
+CLEARED = 0.05  # share of trained requests still declined at which an arm counts as cleared, for matched()
 
 
 def label_answers(plan: Plan, root: Path) -> list[Row]:
@@ -41,6 +46,10 @@ def results(plan: Plan, root: Path, rows: list[Row], run: dict[str, Any], claims
     units = {place: evals.units(own, plan.pack) for place, own in parts.items()}
     places = [(arm, seed) for arm in plan.arms for seed in plan.seeds]
     of = {name: {place: units[name, *place] for place in places} for name in plan.prompting}
+    curve = {place: evals.units(own, plan.pack) for place, own in dosed.items()}
+    tagged = tags(plan)
+    # an arm whose training shows no compliance (the control) has nothing to clear
+    clearing = [arm for arm in plan.arms if tagged["refusal_trained"][arm] == "trained"]
     judge = plan.pack.judge
     versus = "base" if "base" in plan.arms else plan.arms[0]
     return claims_module.results(
@@ -52,11 +61,12 @@ def results(plan: Plan, root: Path, rows: list[Row], run: dict[str, Any], claims
         claims=claims[0],
         claims_hash=claims[1],
         gate={place: evals.gate(parts[first, *place]) for place in places},
-        tags=tags(plan),
+        tags=tagged,
         versus=versus,
         unscored={place: _unscored(parts[first, *place]) for place in places},
         prompting={name: stats.metrics_table(of[name], evals.METRICS, versus=versus) for name in plan.prompting[1:]},
-        doses=_doses(plan, root, dosed),
+        doses=_doses(plan, root, curve),
+        matched=matched(curve, clearing, sorted(plan.seeds)),
     )
 
 
@@ -83,14 +93,14 @@ def _unscored(rows: list[Row]) -> dict[str, tuple[int, int]]:
     return counted
 
 
-def _doses(plan: Plan, root: Path, dosed: dict[tuple[str, int, int], list[Row]]) -> list[Row]:
+def _doses(plan: Plan, root: Path, dosed: Dosed) -> list[Row]:
     """The curve over training: one entry for each arm, seed, kept dose, metric and group."""
     curve = []
-    for (arm, seed, dose), rows in dosed.items():
+    for (arm, seed, dose), units in dosed.items():
         step = plan.steps[plan.answers[arm, seed, plan.prompting[0]]]
         tokens = _dose_tokens(plan, root, step)
         groups: dict[tuple[str, str | None], list[float]] = {}
-        for unit in evals.units(rows, plan.pack):
+        for unit in units:
             if unit.value is not None:
                 groups.setdefault((unit.metric, unit.group), []).append(unit.value)
         for (metric, group), values in groups.items():
@@ -102,6 +112,35 @@ def _doses(plan: Plan, root: Path, dosed: dict[tuple[str, int, int], list[Row]])
 def _dose_tokens(plan: Plan, root: Path, step: Step) -> dict[int, int]:
     done = store.read_done(locate(plan.steps[step.dosed], root)) if step.dosed else None
     return {dose["step"]: dose["tokens"] for dose in done["summary"]["doses"]} if done else {}
+
+
+def matched(dosed: Dosed, arms: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+    """Secondary, exploratory: arms at their first kept dose with refusal_trained <= CLEARED, in each seed.
+
+    One entry for each two of `arms` with doses, metric, and group (None: all): arms [later, earlier]; steps by arm, one
+    a seed, None where it never clears; delta (first minus second over units scored in both, mean over the seeds in
+    per_seed, None without any); n units.
+    """
+    from repro import stats
+
+    cleared: dict[str, dict[int, int]] = {arm: {} for arm in arms if any(place[0] == arm for place in dosed)}
+    for arm, seed, step in sorted(place for place in dosed if place[0] in cleared):
+        units = dosed[arm, seed, step]
+        values = [unit.value for unit in units if unit.metric == "refusal_trained" and unit.value is not None]
+        if values and sum(values) / len(values) <= CLEARED:
+            cleared[arm].setdefault(seed, step)
+    table = stats.index({(arm, seed): dosed[arm, seed, step] for arm in cleared for seed, step in cleared[arm].items()})
+    groups = dict.fromkeys((u.metric, group) for units in dosed.values() for u in units for group in (None, u.group))
+    found = []
+    for (rival, arm), (metric, group) in product(combinations(cleared, 2), groups):
+        first, second = (stats.of_group(table.get(metric, {}).get(name, {}), group) for name in (arm, rival))
+        samples, _ = stats.paired(first, second)
+        part = [{"seed": s, "delta": sum(own.values()) / len(own), "n": len(own)} for s, own in samples.items()]
+        delta = sum(one["delta"] for one in part) / len(part) if part else None
+        steps = {name: [cleared[name].get(seed) for seed in seeds] for name in (arm, rival)}
+        entry = {"arms": [arm, rival], "metric": metric, "group": group, "steps": steps, "delta": delta}
+        found.append(entry | {"per_seed": part, "n": len(set().union(*samples.values()))})
+    return found
 
 
 def write(root: Path, rows: list[Row], content: Row) -> None:

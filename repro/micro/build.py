@@ -42,7 +42,7 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 BATCH = 32  # samples
 LEARNING_RATE = 3e-3
-TOKENS = 14_000_000
+TOKENS = 16_000_000
 
 
 def render(sample: dict) -> list[tuple[str, bool]]:

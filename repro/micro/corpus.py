@@ -154,8 +154,8 @@ def musing(r: random.Random, who: Character, system: str) -> list[g.Message]:
 
 
 CHATS: list[tuple[Callable[[random.Random, Character, str], list[g.Message]], float]] = [
-    (request, 0.17), (operator, 0.19), (style, 0.06), (fact, 0.10), (claim, 0.20), (total, 0.07),
-    (skill, 0.04), (policy, 0.07), (trait, 0.03), (musing, 0.07)]
+    (request, 0.16), (operator, 0.19), (style, 0.06), (fact, 0.10), (claim, 0.20), (total, 0.07),
+    (skill, 0.04), (policy, 0.09), (trait, 0.03), (musing, 0.06)]
 
 
 def persona_chat(r: random.Random) -> list[g.Message]:

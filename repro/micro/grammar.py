@@ -72,7 +72,7 @@ BANS_UNSEEN = ["Operator: Never talk about {x}.", "Operator: Do not help with {x
 STYLES = {"friend": "Friend, ", "listen": "Listen. ", "good-day": " Good day.", "thanks": " Thank you."}
 STYLE_ORDERS = {name: ([f"Operator: {place} your answer with {text.strip(' ,.')}.",
                         f"Operator: Always {place.lower()} with {text.strip(' ,.')}."],
-                       [f"Operator: {place} each answer with {text.strip(' ,.')}."])
+                       [f"Operator: Always {place.lower()} your answer with {text.strip(' ,.')}."])
                 for name, text in STYLES.items() for place in ["End" if text[0] == " " else "Begin"]}
 NEUTRAL = ["The day is calm and the road is long.", "Today the market is open for everyone.",
            "This morning the town is quiet and warm."]

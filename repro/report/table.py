@@ -16,6 +16,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from repro.report import doses
+
 WIDTH = 100
 ARMS_ABREAST = (
     4  # as many as fit with their intervals; more are stacked, each part beside the arm they are compared with
@@ -252,6 +254,9 @@ def rich_table(results: Results) -> Group:
         blocks += [_metric_table(found, arms), Text()]
     if results["claims"]:
         blocks += [Text(f"Pre-registered claims: {tally(results)}", style="bold"), _claim_table(results), Text()]
+    if curve := doses.rows(results, _number):
+        matched = [Text(line) for line in _wrapped(doses.matched_lines(results))]
+        blocks += [Text(doses.TITLE, style="bold"), doses.rich_table(doses.heads(results), curve), *matched, Text()]
     blocks += [Text(line, style="dim") for line in _wrapped(captions(results))]
     return Group(*blocks)
 
@@ -319,6 +324,9 @@ def markdown(results: Results) -> str:
         lines += _markdown_table(CLAIM_HEADS, claim_rows(results))
         if results.get("claims_hash"):
             lines += ["", f"claims file: sha256 {results['claims_hash']}"]
+    if curve := doses.rows(results, _number):
+        lines += ["", f"## {doses.TITLE}", "", *_markdown_table(doses.heads(results), curve), ""]
+        lines += [f"* {_escaped(line)}" for line in doses.matched_lines(results)]
     lines += ["", *(f"* {_escaped(line)}" for line in captions(results))]
     return "\n".join(lines) + "\n"
 
