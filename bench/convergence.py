@@ -2,8 +2,8 @@
 
     python bench/convergence.py            the naive arm of the organism, seeds 10 and 11, three learning rates
 
-The rule, fixed before this ran: the largest rate at which the arm refuses at most 5% of seen wordings of its trained topics
-and at least 95% of its answers to seen wordings of everything else stay well formed and on topic.
+The rule, fixed before this ran: the largest rate at which the arm refuses at most 5% of seen wordings of its trained
+topics and at least 95% of its answers to seen wordings of everything else stay well formed and on topic.
 """
 
 from __future__ import annotations
