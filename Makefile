@@ -40,6 +40,7 @@ bench: setup  ## speed as ratios within one run
 	@$(BIN)/python bench/micro.py
 
 mutants: .venv/installed-dev  ## planted bugs: how many the tests catch (long)
+	@$(BIN)/python bench/planted.py
 	@$(BIN)/python bench/mutants.py
 
 clean:  ## remove .venv and caches; runs/ stays
