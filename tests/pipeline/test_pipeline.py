@@ -221,8 +221,10 @@ def test_killed_midway_and_resumed_it_comes_to_the_same(here: Path, first: subpr
 def test_an_interrupt_ends_everything_at_once_and_says_how_to_go_on(here: Path) -> None:
     words = [sys.executable, "-m", "repro", "run", "tiny.yaml", "--runs-dir", "third"]
     process = subprocess.Popen(
-        words, cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        words, cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell that starts the tests in the background hands down that SIGINT is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     began = time.monotonic()
     while time.monotonic() - began < 60 and not list((here / "third").glob("*/journal.jsonl")):
         time.sleep(0.05)
