@@ -53,10 +53,9 @@ def run(chosen: dict[Path, list[str]], everything: bool) -> None:
     total = sum(map(len, chosen.values()))
     shutil.rmtree("mutants", ignore_errors=True)  # mutmut keeps what it copied once, whatever changed since
     Path("mutants").mkdir()
-    children = str(len(os.sched_getaffinity(0)))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with open("mutants/mutmut.log", "wb") as log, Progress(*columns) as bar:
-        command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", children, *names]
+        command = [str(Path(sys.executable).with_name("mutmut")), "run", *names]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         task = bar.add_task("the tests without mutants", total=total)
         try:
@@ -87,6 +86,8 @@ def main() -> None:
     for path in sorted(walk_mutatable_files()):
         if not asked.files or any(fnmatch(str(path), pattern) for pattern in asked.files):
             names = mutants_of(path)
+            if not names:
+                continue
             count = len(names) if asked.all else min(asked.sample, len(names))
             chosen[path] = random.Random(f"{asked.seed}/{path}").sample(names, count)
     run(chosen, asked.all and not asked.files)
@@ -96,13 +97,12 @@ def main() -> None:
         found = outcomes(path)
         counts = Counter(found.get(name, "not tried") for name in names)
         killed = sum(counts.pop(kind, 0) for kind in CAUGHT)
-        if not names:
-            continue
         rest = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
         print(f"{path!s:<32}{f'{killed}/{len(names)}':>10}{killed / len(names):>8.0%}  {rest}")
         if killed < FLOOR * len(names):
             under.append(str(path))
         if asked.survivors:
+            sys.stdout.flush()
             for name in sorted(name for name in names if found.get(name) not in CAUGHT):
                 subprocess.run([str(Path(sys.executable).with_name("mutmut")), "show", name], check=False)
     if under:
