@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from repro import recipes, store
+from repro import doctor, recipes, store
 from repro.errors import BadInput
 from repro.plan import START, base_fingerprint, local_folder, plain_name
-from repro.run import OFFLINE
 from repro.schema import ModelSpec
 from repro.yamltree import did_you_mean
 
@@ -125,7 +123,7 @@ class Run:
         if Path(spec.path_or_hub).is_absolute() and local_folder(spec) is None:  # made on another machine
             spec = recipes.resolve_model(spec.id)
         if local_folder(spec) is not None:
-            os.environ.update(dict.fromkeys(OFFLINE, "1"))
+            doctor.go_offline()
             if base_fingerprint(spec) != self.manifest["base"]:
                 raise BadInput(f"{self.path}: its adapters were trained on another {spec.id} than {spec.path_or_hub}")
         else:

@@ -59,6 +59,12 @@ def gpu() -> Gpu | None:
         return None
 
 
+def go_offline() -> None:
+    """From here on, in this process and its children, the hub's libraries use only what is on this disk."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+    os.environ.update(dict.fromkeys(names, "1"))
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -44,6 +44,15 @@ def auto_model(gpu: Gpu | None) -> tuple[str, str]:
     return small, f"model auto: {gpu.free_gib:.1f} GiB of GPU memory free, less than {AUTO_GIB}, so {small}"
 
 
+def on_gpu(spec: Any, quant: str, gpu: Gpu | None, lines: list[str]) -> Any:
+    """The preset with its pre-quantised mirror in place of the full weights, where a GPU holds the base in 4 bits."""
+    if gpu is None or quant != "nf4" or spec.mirror_4bit is None:
+        return spec
+    lines.append(f"weights: {spec.mirror_4bit}, {spec.path_or_hub} already in NF4 ({spec.mirror_4bit_gib:.2f} GiB)")
+    changes = {"path_or_hub": spec.mirror_4bit, "revision": None, "download_gib": spec.mirror_4bit_gib}
+    return spec.model_copy(update=changes)
+
+
 def longest(stage: Any, rows: Sequence[dict[str, Any]]) -> int:
     """About how many tokens the longest row of a stage has; packed documents fill their rows."""
     if stage.kind == "sdf":

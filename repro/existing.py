@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from repro import data, doctor, estimate, pairs, recipes, store
 from repro.errors import BadInput, CannotHere, ReproError
 from repro.pairs import Pair, PairFile
 from repro.plan import CODE_VERSION, Plan, Step, asked_hash, base_fingerprint, locate, suites, template_of
-from repro.run import OFFLINE, Ask, Failed, Interrupted, execute, seed_list
+from repro.run import Ask, Failed, Interrupted, execute, seed_list
 from repro.schema import ModelSpec
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -51,7 +50,8 @@ def evaluate(
     """Asks all of them the suite, compared with the first; the content of results.json. `prompts` are rows of public
     prompt sets (data.public.load_all), asked beside it."""
     began = time.monotonic()
-    _go_offline(ask)
+    if ask.offline:
+        doctor.go_offline()
     experiment = _experiment("eval", models[0], pack, quant, ask, _defaults(pack))
     found = [find(name) for name in models]
     _check(found, pack)
@@ -69,11 +69,6 @@ def public_rows(text: str | None, pack: str) -> list[dict[str, Any]]:
     from repro.data import public
 
     return public.load_all(text)
-
-
-def _go_offline(ask: Ask) -> None:
-    if ask.offline:
-        os.environ.update(dict.fromkeys(OFFLINE, "1"))
 
 
 def _defaults(pack: str) -> dict[str, Any]:
@@ -105,7 +100,8 @@ def evaluate_pairs(
     left_out: [{model, parent, why}]}. What can't be asked here is left out; where it was chosen by name, or where
     nothing is left, the reason is raised.
     """
-    _go_offline(ask)
+    if ask.offline:
+        doctor.go_offline()
     file = pairs.load(pairs.find(name))
     pack = pack or file.pack
     wanted, asked, left_out = pairs.choose(file, chosen), [], []

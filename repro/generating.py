@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
-from repro import doctor, recipes
+from repro import doctor, estimate, recipes
 from repro.data.generate import Order
 from repro.data.generate import generate as fill
-from repro.run import OFFLINE, on_gpu
 
 
 def generate(order: Order, model: str, concurrency: int, offline: bool, tell: Callable[[str], None]) -> list[str]:
     """Fills `order.out` and returns what came of it, as lines. Raises what repro.data.generate raises."""
     order.check()
     if offline:
-        os.environ.update(dict.fromkeys(OFFLINE, "1"))
+        doctor.go_offline()
     from repro.judges.refusal import classify
 
     def refused(request: str, answer: str) -> bool:
@@ -38,7 +36,7 @@ def _local(name: str, tell: Callable[[str], None]) -> tuple[Any, str]:
     from repro import models
 
     lines: list[str] = []
-    spec = on_gpu(recipes.resolve_model(name), "nf4", doctor.gpu(), lines)
+    spec = estimate.on_gpu(recipes.resolve_model(name), "nf4", doctor.gpu(), lines)
     for line in lines:
         tell(line)
     return models.load(spec), spec.id

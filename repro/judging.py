@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro import doctor, outcome, recipes, store
-from repro.errors import BadInput, ReproError
+from repro import doctor, estimate, outcome, recipes, store
+from repro.errors import BadInput, CannotHere, ReproError
 from repro.judges import JudgeAsk
 from repro.judges.reader import Budget, Choice, Reader, parse, same_model
 from repro.judges.second import READ, READ_ALL, two_passes
@@ -30,10 +30,19 @@ class Late:
         if name.startswith("__"):
             raise AttributeError(name)
         if self._model is None:
-            from repro import models
-
-            self._model = models.load(self._spec, quant=self._quant)
+            self._model = self._load()
         return getattr(self._model, name)
+
+    def _load(self) -> Any:
+        """The model; CannotHere for whatever keeps a judge from loading, since the run's answers stand without it."""
+        from repro import models
+
+        try:
+            return models.load(self._spec, quant=self._quant)
+        except ReproError:
+            raise
+        except Exception as error:  # libraries and drivers fail in many ways
+            raise CannotHere(f"the judge {self._spec.id} can't be loaded: {type(error).__name__}: {error}") from error
 
 
 def choose(ask: JudgeAsk, plan: Plan) -> Choice:
@@ -48,13 +57,11 @@ def open_reader(choice: Choice, ask: JudgeAsk, plan: Plan, cache: Path | None) -
     """The reader of the choice, its verdicts kept in `cache`; None offline. BadInput for a model that judges itself."""
     if choice.kind == "offline":
         return None
-    from repro.run import on_gpu
-
     spec = recipes.resolve_model(str(choice.model))
     subjects = [step.spec or plan.spec for step in plan.steps.values()]
     if not ask.itself and any(same_model(spec, subject) for subject in subjects):
         raise BadInput(f"--judge {ask.name}: a model would judge itself; name another, or allow it with --judge-self")
-    spec = on_gpu(spec, choice.quant, doctor.gpu(), [])
+    spec = estimate.on_gpu(spec, choice.quant, doctor.gpu(), [])
     budget = Budget(ask.tokens, ask.cost, ask.cost_per_million)
     name = f"{spec.id} {base_fingerprint(spec)[-12:]}"
     return Reader(Late(spec, choice.quant), name, cache=cache, budget=budget)

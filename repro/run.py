@@ -36,8 +36,6 @@ from repro.plan import (
 from repro.progress import Display, duration
 from repro.yamltree import did_you_mean
 
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
-
 
 class Interrupted(ReproError):
     """Ctrl-C: what is finished is kept, the same command resumes (exit 130)."""
@@ -91,7 +89,7 @@ def prepare(ask: Ask) -> tuple[Plan, list[str]]:
     Raises BadInput for all that is wrong with the recipes, CannotHere where the machine lacks what nothing can replace.
     """
     if ask.offline:
-        os.environ.update(dict.fromkeys(OFFLINE, "1"))
+        doctor.go_offline()
     experiment, lines = _choose(ask, ask.experiment, ())
     if experiment.model.startswith("openai:") and any(arm.recipe for arm in experiment.arms.values()):
         raise BadInput(f"model {experiment.model}: a server's model can't be trained; repro eval asks it")
@@ -103,7 +101,7 @@ def prepare(ask: Ask) -> tuple[Plan, list[str]]:
     spec = recipes.resolve_model(name)
     if spec.pack not in (None, experiment.pack):
         raise BadInput(f"model {spec.id}: understands the data pack {spec.pack} only, not {experiment.pack}")
-    spec = on_gpu(spec, experiment.quant, gpu, lines)
+    spec = estimate.on_gpu(spec, experiment.quant, gpu, lines)
     if local_folder(spec) is None and Path(spec.path_or_hub).is_absolute():
         how = "repro micro build --out FOLDER makes them, --model FOLDER uses them"
         raise CannotHere(f"the weights of {spec.id} are not there ({spec.path_or_hub}): {how}")
@@ -115,15 +113,6 @@ def prepare(ask: Ask) -> tuple[Plan, list[str]]:
             base = f"{spec.path_or_hub}@unknown"
             lines.append(f"planned without it: {error.lines[0]}")
     return build(experiment, spec, arms=chosen_arms(experiment, ask.arms), gpu=gpu, base=base), lines
-
-
-def on_gpu(spec: Any, quant: str, gpu: estimate.Gpu | None, lines: list[str]) -> Any:
-    """The preset with its pre-quantised mirror in place of the full weights, where a GPU holds the base in 4 bits."""
-    if gpu is None or quant != "nf4" or spec.mirror_4bit is None:
-        return spec
-    lines.append(f"weights: {spec.mirror_4bit}, {spec.path_or_hub} already in NF4 ({spec.mirror_4bit_gib:.2f} GiB)")
-    changes = {"path_or_hub": spec.mirror_4bit, "revision": None, "download_gib": spec.mirror_4bit_gib}
-    return spec.model_copy(update=changes)
 
 
 def _load(ask: Ask, name: str) -> Any:

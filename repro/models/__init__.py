@@ -58,7 +58,10 @@ def load(
     from repro.models.model import Model
 
     folder = hf.resolve(spec)
-    base, tokenizer, reason = kit.open_base(folder, quant=quant, device=device, precision=precision)
+    try:
+        base, tokenizer, reason = kit.open_base(folder, quant=quant, device=device, precision=precision)
+    except torch.OutOfMemoryError:
+        raise CannotHere(f"model {spec.id}: its weights do not fit into the memory of this GPU") from None
     return Model(base, tokenizer, spec, folder, quant=quant, device=device, precision=reason, kit=kit)
 
 

@@ -97,7 +97,7 @@ def open_base(folder: Path, *, quant: str, device: str, precision: str = "auto")
         tokenizer = open_tokenizer(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options, **local)
     except (ValueError, OSError, KeyError) as error:
-        raise BadInput(f"{folder.name}: transformers can't open it: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{folder.name}: transformers can't open it: {first_line(error)}") from None
     for module in model.modules():
         # bitsandbytes repacks 4-bit weights to bf16 scales, in place, at the first evaluation on a CPU with
         # avx512_bf16: the base would change, and answers would depend on the kind of CPU
@@ -105,6 +105,11 @@ def open_base(folder: Path, *, quant: str, device: str, precision: str = "auto")
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     model.requires_grad_(False)
     return model.eval(), tokenizer, reason
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def is_quantised(folder: Path) -> bool:
@@ -120,7 +125,7 @@ def open_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
-        raise BadInput(f"{folder.name}: transformers can't open its tokenizer: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{folder.name}: transformers can't open its tokenizer: {first_line(error)}") from None
     if not tokenizer.chat_template:
         raise BadInput(f"{folder.name}: its tokenizer has no chat template, so it is not a chat model")
     word = "hello there"

@@ -46,10 +46,10 @@ def open_base(folder: Path, *, quant: str, device: str, precision: str = "auto")
         )
         # its tokenizer comes with repairs that would make prompts differ between the backends
         tokenizer = hf.open_tokenizer(folder)
-    except (ValueError, OSError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise BadInput(
-            f"{folder.name}: unsloth can't open it: {str(error).splitlines()[0]}; try --backend hf"
-        ) from None
+    except torch.OutOfMemoryError:  # a RuntimeError too, but no fault of the model's
+        raise
+    except (ValueError, OSError, KeyError, RuntimeError) as error:  # so is "this architecture is not supported"
+        raise BadInput(f"{folder.name}: unsloth can't open it: {hf.first_line(error)}; try --backend hf") from None
     model.requires_grad_(False)
     FastLanguageModel.for_inference(model)
     return model.eval(), tokenizer, f"{reason}; unsloth"
