@@ -10,7 +10,8 @@ from typing import Any
 
 from repro import doctor, recipes, store
 from repro.errors import BadInput
-from repro.plan import START, base_fingerprint, local_folder, plain_name
+from repro.keys import base_fingerprint, local_folder
+from repro.plan import START, plain_name
 from repro.schema import ModelSpec
 from repro.yamltree import did_you_mean
 

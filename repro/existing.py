@@ -14,8 +14,9 @@ from rich.console import Console
 
 from repro import data, doctor, estimate, pairs, recipes, store
 from repro.errors import BadInput, CannotHere, ReproError
+from repro.keys import CODE_VERSION, asked_hash, base_fingerprint, template_of
 from repro.pairs import Pair, PairFile
-from repro.plan import CODE_VERSION, Plan, Step, asked_hash, base_fingerprint, locate, suites, template_of
+from repro.plan import Plan, Step, locate, suites
 from repro.run import Ask, Failed, Interrupted, execute, seed_list
 from repro.schema import ModelSpec
 

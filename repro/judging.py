@@ -10,7 +10,7 @@ from repro.errors import BadInput, CannotHere, ReproError
 from repro.judges import JudgeAsk
 from repro.judges.reader import Budget, Choice, Reader, parse, same_model
 from repro.judges.second import READ, READ_ALL, two_passes
-from repro.plan import base_fingerprint
+from repro.keys import base_fingerprint
 
 if TYPE_CHECKING:
     from repro.plan import Plan

@@ -15,11 +15,10 @@ from repro import data, estimate, evals, store
 from repro.data import sources
 from repro.errors import BadInput
 from repro.evals import public
+from repro.keys import answers_inputs, base_fingerprint, experiment_hash, stage_inputs
 from repro.schema import Arm, Experiment, ModelSpec
 from repro.seeds import derive
 from repro.stages import EVALUATION_JUDGES
-
-CODE_VERSION = "2"  # raise it when training or answering changes what it does: older stages are then made again
 
 START = "start"  # the folder of the stages that all arms share; no arm can have this name
 
@@ -88,40 +87,9 @@ class Plan:
         return store.folder_name(self.experiment.name, self.spec.id, self.digest)
 
 
-def experiment_hash(experiment: Experiment) -> str:
-    """sha256 of the resolved experiment without its seeds and prompting strategies: more of them go into the same run
-    folder. Nor does it depend on what only the comparison reads."""
-    content = experiment.model_dump(mode="json", by_alias=True)
-    del content["seeds"]
-    for key in ("claims", "description", "needs", "fallback"):
-        del content[key]
-    del content["evaluation"]["prompting"]
-    return store.hash_value(content)
-
-
 def arm_of(experiment: Experiment, name: str) -> Arm | None:
     """The arm of a name; None for the models of `repro eval`, which no recipe describes."""
     return next((arm for known, arm in experiment.arms.items() if known == name), None)
-
-
-def base_fingerprint(spec: ModelSpec) -> str:
-    """What identifies the base: sha256 over a local folder's files, or a hub id with its commit."""
-    folder = local_folder(spec)
-    if spec.path_or_hub.startswith("openai:"):
-        return spec.path_or_hub
-    if folder is None:
-        return f"{spec.path_or_hub}@{sources.hub_revision(spec.path_or_hub, spec.revision)}"
-    suffixes = (".safetensors", ".json", ".jinja", ".model", ".txt")
-    files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise BadInput(f"model {spec.id}: {spec.path_or_hub} holds no safetensors")
-    return store.hash_rows([path.name, store.hash_file(path)] for path in files)
-
-
-def local_folder(spec: ModelSpec) -> Path | None:
-    """The model's folder where it is one on this disk; None for a hub id."""
-    folder = Path(spec.path_or_hub).expanduser()
-    return folder if folder.is_dir() else None
 
 
 def build(
@@ -218,15 +186,13 @@ def _chain(plan: Plan, arm: str, seed: int, recipe: Any, rows: _Rows, before: li
     start = before[-1] if before else None
     for stage in recipe.stages if recipe else []:
         own, hashes = rows.of(stage, recipe.constitution)
-        settings = stage.model_dump(mode="json", exclude={"data", "prompts"})
         upstream = keys[-1] if keys else None
         index = len(keys)
         key = store.hash_value(
-            {
-                "code": CODE_VERSION, "base": plan.base, "quant": plan.experiment.quant, "seed": seed, "index": index,
-                "model": template_of(plan.spec), "stage": settings, "rows": hashes, "upstream": upstream,
-                "start": start if stage.kind == "dpo" else None,
-            }
+            stage_inputs(
+                plan.base, plan.experiment.quant, plan.spec, seed, index, stage, hashes, upstream,
+                start if stage.kind == "dpo" else None,
+            )
         )  # fmt: skip
         seconds = estimate.stage_seconds(plan, stage, own)
         # a stage that two arms share has one key, hence one step: the first arm's
@@ -235,11 +201,6 @@ def _chain(plan: Plan, arm: str, seed: int, recipe: Any, rows: _Rows, before: li
         )
         keys.append(key)
     return keys
-
-
-def template_of(spec: ModelSpec) -> dict[str, Any]:
-    """What of a model's preset changes what is trained or asked."""
-    return {"targets": spec.targets, "system": spec.system}
 
 
 def _check_data(plan: Plan, split: Any, rows: _Rows, seed: int, problems: list[str]) -> None:
@@ -325,12 +286,10 @@ def _ask(plan: Plan, arm: str, seed: int, prompting: str, items: dict[str, Any],
     upstream = keys[-1] if keys else None
     most = plan.experiment.evaluation.max_new_tokens
     key = store.hash_value(
-        {
-            "code": CODE_VERSION, "base": plan.base, "quant": plan.experiment.quant, "seed": seed, "arm": arm,
-            "model": template_of(plan.spec), "upstream": upstream, "dosed": dosed, "max_new_tokens": most,
-            "prompting": prompting, "items": asked_hash(full), "doses": asked_hash(small) if dosed else None,
-        }
-    )  # fmt: skip
+        answers_inputs(
+            plan.base, plan.experiment.quant, plan.spec, seed, arm, upstream, dosed, most, prompting, full, small
+        )
+    )
     doses = len(plan.steps[dosed].stage.doses) if dosed else 0
     parts = [estimate.answers_seconds(plan, full, most), estimate.answers_seconds(plan, small, most, rounds=doses)]
     seconds = sum(part for part in parts if part is not None) if None not in parts else None
@@ -339,14 +298,6 @@ def _ask(plan: Plan, arm: str, seed: int, prompting: str, items: dict[str, Any],
         dose_items=tuple(small) if dosed else (), dosed=dosed, max_new_tokens=most, seconds=seconds,
     )  # fmt: skip
     plan.answers[arm, seed, prompting] = key
-
-
-def asked_hash(items: Iterable[evals.Item]) -> str:
-    """Hash of what a model is shown; how answers are labelled is no part of it: labels are made anew."""
-    return store.hash_rows(
-        [ask.item.id, ask.sample, ask.messages, ask.temperature, ask.seed, list(ask.item.continuations)]
-        for ask in evals.asks(list(items))
-    )
 
 
 def expected_seconds(todo: Iterable[Step], workers: int) -> float | None:

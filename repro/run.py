@@ -21,14 +21,12 @@ from repro import doctor, estimate, evals, recipes, store
 from repro.data import sources
 from repro.errors import BadInput, CannotHere, ReproError, RunFailed
 from repro.judges import JudgeAsk
+from repro.keys import CODE_VERSION, base_fingerprint, local_folder
 from repro.plan import (
-    CODE_VERSION,
     Plan,
     Step,
-    base_fingerprint,
     build,
     expected_seconds,
-    local_folder,
     locate,
     missing,
     stage_sources,

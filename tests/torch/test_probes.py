@@ -20,8 +20,8 @@ from conftest import build_tiny, shake
 from repro import data, models, probes, store
 from repro.arms import open_run
 from repro.errors import BadInput
+from repro.keys import base_fingerprint
 from repro.models.hidden import activations, decoder_layers
-from repro.plan import base_fingerprint
 from repro.recipes import resolve_model
 from repro.stages import AbliterateStage
 from repro.train import run_stage

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from repro import fidelity, recipes
-from repro.plan import experiment_hash
+from repro.keys import experiment_hash
 
 PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from repro import keys as made_of
 from repro import plan as plans
 from repro import recipes, store
 from repro.errors import BadInput
@@ -93,7 +94,7 @@ def test_a_changed_tokenizer_or_chat_template_changes_every_key(make, model: Pat
 
 def test_code_version_is_in_every_key(make, monkeypatch: pytest.MonkeyPatch) -> None:
     before = make()
-    monkeypatch.setattr(plans, "CODE_VERSION", "next")
+    monkeypatch.setattr(made_of, "CODE_VERSION", "next")
     assert changed(before, make()) == ALL
 
 
