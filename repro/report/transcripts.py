@@ -7,10 +7,10 @@ page through textContent alone.
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from repro.report.folder import number
@@ -18,6 +18,7 @@ from repro.report.folder import number
 CAPS = (4000, 2000, 1000, 500, 250)  # characters of a text that are kept; the first with which the page stays small
 LIMIT = 2_000_000  # bytes of the packed data of a run with up to FEW answers; more answers may take more
 FEW = 4800  # 4 arms x 1,200 answers
+HELD = 100_000_000  # bytes of texts in memory, after which the next ones are cut shorter; twice that in the end
 SEALED = re.compile(r"sha256:[0-9a-f]{64}")
 
 TABLES = ("arms", "seeds", "axes", "metrics", "groups", "promptings", "labels", "judges")
@@ -32,6 +33,29 @@ class _Numbered(dict[Any, int]):
         return self.setdefault(thing, len(self))
 
 
+class _Texts(_Numbered):
+    """Texts, cut, as the JSON that the page gets: one that was cut is [its beginning, its length], one of which only
+    its hash was kept is [its hash, 0]. However many there are, they take about twice HELD bytes at the most."""
+
+    cap, size = CAPS[0], 0
+
+    def of(self, text: str) -> int:
+        kept = [text, 0] if SEALED.fullmatch(text) else [text[: self.cap], len(text)] if len(text) > self.cap else text
+        plain = json.dumps(kept).encode("ascii")
+        if plain not in self:
+            self.size += len(plain)
+            if self.size > HELD:
+                self.cap, self.size = next((cap for cap in CAPS if cap < self.cap), self.cap), HELD // 2
+        return super().of(plain)
+
+    def cut(self, cap: int) -> Iterator[bytes]:
+        """All of them, no longer than `cap` characters."""
+        for plain in self:
+            kept = json.loads(plain) if len(plain) > cap else None
+            text, length = kept if isinstance(kept, list) else (kept or "", len(kept or ""))
+            yield json.dumps([text[:cap], length]).encode("ascii") if length > cap else plain
+
+
 def collect(rows: Iterable[Row]) -> dict[str, Any]:
     """The rows as tables of distinct values and numbers into them; rows of earlier doses are only counted.
 
@@ -40,7 +64,7 @@ def collect(rows: Iterable[Row]) -> dict[str, Any]:
     is missing is null (label null: unscored).
     """
     names = {key: _Numbered() for key in TABLES}
-    texts, roles, items = _Numbered(), _Numbered(), _Numbered()
+    texts, roles, items = _Texts(), _Numbered(), _Numbered()
     packed: list[list[Any]] = []
     dosed = 0
     for row in rows:
@@ -67,7 +91,7 @@ def collect(rows: Iterable[Row]) -> dict[str, Any]:
             None if why is None else texts.of(_text(why)),
         ])  # fmt: skip
     tables = {key: list(found) for key, found in names.items()}
-    return {**tables, "roles": list(roles), "texts": list(texts), "items": list(items), "rows": packed, "dosed": dosed}
+    return {**tables, "roles": list(roles), "texts": texts, "items": list(items), "rows": packed, "dosed": dosed}
 
 
 def _text(value: Any) -> str:
@@ -75,19 +99,36 @@ def _text(value: Any) -> str:
 
 
 def pack(content: dict[str, Any]) -> tuple[str, int]:
-    """(base64 of the gzipped JSON, characters of a text that were kept), small enough for a page.
-
-    A text that was cut is [its beginning, its length]; one that only its hash was kept of is [its hash, 0].
-    """
+    """(base64 of the gzipped JSON, characters of a text that were kept), small enough for a page."""
     limit = LIMIT * max(1.0, len(content["rows"]) / FEW)
-    for cap in CAPS:
-        texts = [[text, 0] if SEALED.fullmatch(text) else _cut(text, cap) for text in content["texts"]]
-        plain = json.dumps({**content, "texts": texts}, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        packed = base64.b64encode(gzip.compress(plain.encode("ascii"), 9, mtime=0)).decode("ascii")
-        if len(packed) <= limit:
+    for cap in (cap for cap in CAPS if cap <= content["texts"].cap):
+        packed = _gzip(_plain(content, cap), limit * 3 / 4 if cap > CAPS[-1] else None)
+        if packed is not None:
             break
-    return packed, cap
+    return base64.b64encode(packed or b"").decode("ascii"), cap
 
 
-def _cut(text: str, cap: int) -> Any:
-    return text if len(text) <= cap else [text[:cap], len(text)]
+def _plain(content: dict[str, Any], cap: int) -> Iterator[bytes]:
+    """The content as JSON, part by part: the whole never stands in memory at once."""
+    for before, (key, value) in zip("{" + "," * len(content), content.items(), strict=False):
+        yield f'{before}"{key}":'.encode()
+        if key not in ("texts", "rows"):
+            yield json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+            continue
+        parts = value.cut(cap) if key == "texts" else (json.dumps(row, separators=(",", ":")).encode() for row in value)
+        for place, part in enumerate(parts):
+            yield (b"," if place else b"[") + part
+        yield b"]" if value else b"[]"
+    yield b"}"
+
+
+def _gzip(parts: Iterable[bytes], limit: float | None) -> bytes | None:
+    """The parts as a gzip file, the same at any time; None as soon as it gets larger than `limit`."""
+    packer = zlib.compressobj(wbits=31)
+    packed = bytearray()
+    for part in parts:
+        packed += packer.compress(part)
+        if limit is not None and len(packed) > limit:
+            return None
+    packed += packer.flush()
+    return None if limit is not None and len(packed) > limit else bytes(packed)

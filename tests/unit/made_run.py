@@ -99,7 +99,8 @@ def manifest(arms: Sequence[str] = ARMS, **changes: Any) -> dict[str, Any]:
 
 
 def jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def stage(run: Path, arm: str, seed: int, name: str, summary: dict[str, Any], losses: Sequence[float] = ()) -> Path:

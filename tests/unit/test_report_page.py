@@ -6,8 +6,11 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -137,6 +140,32 @@ def test_four_arms_of_1200_answers_stay_below_three_megabytes(tmp_path: Path) ->
     content = packed(html)
     assert len(content["rows"]) == 4800
     assert len(content["items"]) == 1200
+
+
+HUNDRED_THOUSAND = """
+import random, resource, sys
+from pathlib import Path
+import made_run
+from repro.report import page
+
+chance = random.Random(0)
+rows = (made_run.answer(f"request/r-{n}", arm, 0, made_run.prose(chance, 170) + chr(0x1F642))
+        for n in range(25_000) for arm in made_run.ARMS)
+page.write(made_run.make(Path(sys.argv[1]), answers=rows))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+"""
+
+
+@pytest.mark.slow
+def test_a_page_of_100_000_long_answers_is_made_in_less_than_a_gigabyte(tmp_path: Path) -> None:
+    """Texts of 1,000 characters, each with one that takes four bytes; what is measured includes making them."""
+    paths = os.pathsep.join(map(str, (Path(made_run.__file__).parent, page.HERE.parents[1])))
+    done = subprocess.run(
+        [sys.executable, "-c", HUNDRED_THOUSAND, str(tmp_path / "made")],
+        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(done.stdout) < 1000  # MB; 470 when this was written
+    assert "100,000 answers to 25,000 items" in (tmp_path / "made/report.html").read_text()
 
 
 # -- what it shows ---------------------------------------------------------------------------------------------------

@@ -24,12 +24,18 @@ def run(tmp_path: Path) -> Path:
 # -- transcripts -----------------------------------------------------------------------------------------------------
 
 
+def unpacked(content: dict[str, Any]) -> dict[str, Any]:
+    """What the page gets."""
+    return json.loads(gzip.decompress(base64.b64decode(transcripts.pack(content)[0])))
+
+
 def test_texts_are_kept_once_and_rows_are_numbers() -> None:
     content = transcripts.collect(made_run.some_answers())
     assert len(content["rows"]) == 4 * 3 * 60
     assert len(content["items"]) == 60
     assert sorted(content["labels"]) == ["comply", "refuse", "right"]
-    assert len(content["texts"]) == len(set(content["texts"]))
+    texts = unpacked(content)["texts"]
+    assert len(texts) == len(set(texts)) == len(content["texts"])
     assert all(isinstance(value, int | float | None) for row in content["rows"] for value in row)
 
 
@@ -49,13 +55,12 @@ def test_a_judges_confidence_and_reason_come_along() -> None:
     rows = [made_run.answer(p={"refuse": 0.93, "comply": 0.07}, why="It declines."), made_run.answer(seed=1, p=0.5)]
     content = transcripts.collect(rows)
     assert [row[9] for row in content["rows"]] == [0.93, 0.5]
-    assert content["texts"][content["rows"][0][10]] == "It declines."
+    assert unpacked(content)["texts"][content["rows"][0][10]] == "It declines."
 
 
 def test_a_text_that_only_its_hash_was_kept_of_is_marked_as_sealed() -> None:
     seal = "sha256:" + "0123456789abcdef" * 4
-    plain = gzip.decompress(base64.b64decode(transcripts.pack(transcripts.collect([made_run.answer(text=seal)]))[0]))
-    assert [seal, 0] in json.loads(plain)["texts"]
+    assert [seal, 0] in unpacked(transcripts.collect([made_run.answer(text=seal)]))["texts"]
 
 
 def test_texts_are_cut_shorter_until_the_page_is_small() -> None:
