@@ -29,8 +29,8 @@ def facts(run: Folder) -> list[tuple[str, str]]:
         ("Hardware", hardware(manifest)),
         ("Software", _software(manifest)),
         ("Source", _source(manifest.get("git"))),
-        ("Begun", _text(manifest.get("created")).replace("T", " ")),
-        ("Compared", _text((about or {}).get("finished")).replace("T", " ")),
+        ("Begun", _moment(manifest.get("created"))),
+        ("Compared", _moment((about or {}).get("finished"))),
         ("Run folder", run.path.resolve().name),
     ]
     return [(name, text) for name, text in found if text]
@@ -38,6 +38,10 @@ def facts(run: Folder) -> list[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _moment(value: Any) -> str:
+    return _text(value).replace("T", " ").replace("+00:00", " UTC")
 
 
 def model_text(model: Manifest) -> str:
