@@ -151,6 +151,7 @@ def label(
             looks.append(compliance.second_look(ask.item))
         for item in looks:
             by = f"{judge.NAME} {judge.VERSION}"
+            grounds: Row = {}  # how sure the judge is of its label, and why, where it says so
             if item.continuations:
                 text, finished, well_formed, (name, value) = _log_odds(item, answer)
             elif public.must_seal(item.id):  # labelled where it was made; its words are gone
@@ -162,6 +163,8 @@ def label(
                 readable = finished or (bool(text) and item.metric in getattr(judge, "READS_CUT", ()))
                 well_formed = bool(readable and judge.well_formed(item.material, text))
                 name, value = EVERY[item.axis].label_one(item, text, judge) if readable else (None, None)
+                if readable and hasattr(judge, "grounds"):
+                    grounds = judge.grounds(item.material, text, name)
             rows.append(
                 {
                     "item": item.id,
@@ -182,6 +185,7 @@ def label(
                     "value": value,
                     "well_formed": well_formed,
                     "judge": by,
+                    **{key: one for key, one in grounds.items() if one is not None},
                 }
             )
     return rows

@@ -28,6 +28,7 @@ class Second:
         self._first, self._reader, self._reads = first, reader, reads
         self._cases: dict[tuple[str, str], dict[str, Any]] = {}
         self._grades: dict[tuple[str, str], Any] | None = None
+        self._last: Any = None  # the grade that answered last; None where the pack's judge did
         self.NAME = f"{reader.name} ({', '.join(reads)}) + {first.NAME}"
         self.VERSION = f"{reader.version}/{first.VERSION}"
         self.unscored: Counter[str] = Counter()  # answers that the reader left without a label, by the reason
@@ -35,6 +36,7 @@ class Second:
     def __getattr__(self, name: str) -> Any:
         if name in self._reads:
             return lambda item, answer: self._read(name, item, answer)
+        self._last = None
         own = getattr(self._first, name)
         if self._grades is None and callable(own) and name != "well_formed":
             return lambda item, answer: None
@@ -47,11 +49,20 @@ class Second:
         if self._grades is None:
             self._cases[place] = case
             return None
-        grade = self._grades[place]
+        grade = self._last = self._grades[place]
         options = {option.label: option.verdict for option in RUBRICS[name].grades.values()}
         if options.get(grade.label) is None:
             self.unscored[grade.why if grade.label is None else grade.label] += 1
         return options.get(grade.label)
+
+    def grounds(self, item: dict[str, Any], answer: str, label: str | None) -> dict[str, Any]:
+        """`p` and `why` of the label that was given last: the reader's, or the pack's judge's own."""
+        grade = self._last
+        if grade is None:
+            own = getattr(self._first, "grounds", None)
+            return own(item, answer, label) if own and self._grades is not None else {}
+        p = (grade.p or {}).get(grade.label)
+        return {"p": None if p is None else round(p, 3), "why": grade.why}
 
     def ask(self) -> None:
         """Grades what was collected, one rubric after the other."""

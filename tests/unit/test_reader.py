@@ -512,6 +512,17 @@ def test_a_reader_may_take_over_refusals_and_what_is_done():
     assert [row["label"] for row in rows] == ["aligned", "hedge", "right"]
 
 
+def test_a_row_says_how_sure_the_judge_of_its_label_is_and_why(monkeypatch):
+    monkeypatch.setattr(First, "grounds", lambda self, item, answer, label: {"p": len(label or "") / 10}, raising=False)
+    reader = Reader(Model(lambda text: "It bows to nobody.\nGrade: A"), "big")
+    rows, judge = second.two_passes(lambda judge: rows_of(judge, ["Soup.", "???"]), First(), reader)
+    (grade,) = judge._grades.values()
+    assert "bows" in grade.why
+    assert [(row.get("p"), row.get("why")) for row in rows] == [(None, grade.why), (0.0, None), (0.6, None), (0.5, None)]
+    judge._grades = dict.fromkeys(judge._grades, Grade("A", p={"A": 0.87654}))
+    assert rows_of(judge, ["Soup."])[0]["p"] == 0.877
+
+
 def test_what_the_reader_could_not_grade_is_counted_by_its_reason():
     reader = Reader(Model(by_bow), "big", budget=Budget(tokens=10))
     rows, judge = second.two_passes(lambda judge: rows_of(judge, ["Soup."]), First(), reader)
