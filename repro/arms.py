@@ -12,10 +12,9 @@ from repro import doctor, recipes, store
 from repro.errors import BadInput
 from repro.keys import base_fingerprint, local_folder
 from repro.plan import START, plain_name
+from repro.report.folder import document
 from repro.schema import ModelSpec
 from repro.yamltree import did_you_mean
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -136,14 +135,11 @@ class Run:
 
 def open_run(path: Path) -> Run:
     """The run in a folder. BadInput where there is none, it is of a newer version, or none of its models is ours."""
+    manifest = document(path / "manifest.json", "the run's resolved recipe") or {}
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        schema, arms = manifest["schema"], manifest["experiment"]["arms"]
-        known = all(arm in arms for arm in manifest["arms"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path / 'manifest.json'}: is not there or can't be read: {error}") from None
-    if schema != SCHEMA:
-        raise BadInput(f"{path}: schema {schema}, and this version reads {SCHEMA}: update repro")
+        known = all(arm in manifest["experiment"]["arms"] for arm in manifest["arms"])
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"{path / 'manifest.json'}: is not there, or not the manifest of a run: {error}") from None
     if not known or str(manifest["model"].get("path_or_hub", "")).startswith("openai:"):
         raise BadInput(f"{path}: holds answers of existing models, and no arms that were made here")
     return Run(path, manifest)

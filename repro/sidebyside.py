@@ -18,9 +18,9 @@ from rich.text import Text
 from repro import evals, store
 from repro.errors import BadInput
 from repro.report import table as report
+from repro.report.folder import document
 from repro.yamltree import did_you_mean
 
-SCHEMA = 1
 NEEDED = ("item", "arm", "seed", "sample", "axis", "metrics", "group", "cluster", "unit", "prompting", "dose",
           "messages", "answer", "finished", "label", "value", "well_formed", "judge")  # fmt: skip
 NAMED = 5  # items that a refusal to join names; the others are counted
@@ -43,15 +43,10 @@ def find_run(name: str, runs_dir: Path) -> Path:
 
 def read_results(name: str, runs_dir: Path) -> dict[str, Any]:
     """The content of a run's results.json. BadInput where it is not finished or not readable."""
-    path = find_run(name, runs_dir) / "results.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path.parent} has no results yet: the command that began it resumes it") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: can't be read: {error}") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise BadInput(f"{path}: schema {content.get('schema') if isinstance(content, dict) else None}, not {SCHEMA}")
+    folder = find_run(name, runs_dir)
+    content = document(folder / "results.json", "the run's figures")
+    if content is None:
+        raise BadInput(f"{folder} has no results yet: the command that began it resumes it")
     return content
 
 
@@ -208,14 +203,12 @@ def read_finished(folder: Path) -> Finished:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
+    content = document(path, "the run's resolved recipe") or {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         content["experiment"]["arms"], content["experiment"]["evaluation"]["max_new_tokens"], content["model"]["id"]
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: can't be read: {error}") from None
     except (KeyError, TypeError):
         raise BadInput(f"{path}: not the manifest of a run") from None
-    return dict(content)
+    return content
 
 
 def why_not(first: Finished, other: Finished) -> list[str]:

@@ -9,7 +9,6 @@ slash is a command: see /help.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import sys
@@ -36,7 +35,7 @@ HELP = """\
 /seed N          which training seed the arms come from. Begins a new conversation
 /temperature T   0 is the likeliest answer, up to 2; the same luck for all arms
 /reset           begin a new conversation
-/save            append the turns so far to the run's folder, in chats/
+/save            write the turns so far to a file of this chat's own, in the run's folder under chats/
 /quit            leave (so does the end of the input)"""
 NARROWEST = 26  # characters a column needs
 BIDIRECTIONAL = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -63,8 +62,9 @@ class Chat:
     temperature: float = 0.0
     system: str | None = None
     turns: list[dict[str, Any]] = field(default_factory=list)  # of this conversation
-    unsaved: list[dict[str, Any]] = field(default_factory=list)
-    file: Path | None = None
+    said: list[dict[str, Any]] = field(default_factory=list)  # of all conversations
+    saved: int = 0  # how many of those are in the file
+    file: str = field(default_factory=lambda: f"{re.sub('[^0-9T]', '', store.now()[:19])}-{os.getpid()}.jsonl")
 
     def messages(self, arm: Ready, prompt: str) -> list[dict[str, str]]:
         """What an arm is asked: as many of the last turns, with its own answers, as fit, and the prompt.
@@ -105,7 +105,7 @@ class Chat:
             "answers": {name: vars(answer) for name, answer in answers.items()},
         }  # fmt: skip
         self.turns.append(turn)
-        self.unsaved.append(turn)
+        self.said.append(turn)
         return answers
 
     # commands: each returns what to tell
@@ -149,15 +149,17 @@ class Chat:
         return "a new conversation"
 
     def _save(self, text: str) -> str:
-        if not self.unsaved:
+        count = len(self.said) - self.saved
+        if not count:
             return "nothing new to save"
+        path = self.run.path / "chats" / self.file
         try:
-            self.file = self.file or _new_file(self.run.path / "chats")
-            _append(self.file, self.unsaved)
+            path.parent.mkdir(exist_ok=True)
+            store.write_jsonl(path, self.said)
         except OSError as error:
-            raise BadInput(f"/save: can't write to {self.run.path / 'chats'}: {error.strerror}") from None
-        count, self.unsaved = len(self.unsaved), []
-        return f"saved {count} turn{'s' * (count > 1)}: {self.file}"
+            raise BadInput(f"/save: can't write to {path.parent}: {error.strerror}") from None
+        self.saved = len(self.said)
+        return f"saved {count} turn{'s' * (count > 1)}: {path}"
 
 
 def _temperature(text: str) -> float:
@@ -168,29 +170,6 @@ def _temperature(text: str) -> float:
     if not 0 <= value <= 2:
         raise BadInput(f"temperature {text}: a number from 0 to 2 is needed")
     return value
-
-
-def _new_file(folder: Path) -> Path:
-    """A file of its own, named by the time; another chat of the same second gets another one."""
-    folder.mkdir(exist_ok=True)
-    stem = re.sub(r"[^0-9T]", "", store.now().partition("+")[0])
-    for number in range(1, 1000):
-        path = folder / (f"{stem}.jsonl" if number == 1 else f"{stem}-{number}.jsonl")
-        with contextlib.suppress(FileExistsError):
-            path.touch(exist_ok=False)
-            return path
-    raise OSError(0, "too many chats at once")
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds the rows by one write: what is there already is not touched, and no other chat's line comes in between."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(handle, text.encode("utf-8", "replace"))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # the screen -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The report page of a run: report.html, one file that needs no network; also of a run that has not finished.
 
 repro report RUN            repro.report.page.write(run_folder)
-repro report RUN --share    repro.report.page.share(run_folder)
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ import jinja2
 from markupsafe import Markup, escape
 
 import repro
+from repro import fidelity
 from repro.errors import BadInput
 from repro.evals import METRICS
 from repro.report import curves, doses, plots, table, transcripts
 from repro.report import folder as folders
 from repro.report.facts import facts, recipes, repeat, stage_rows, total
-from repro.report.sharing import share
-
-__all__ = ["share", "write"]
 
 HERE = Path(__file__).resolve().parent
 MARKS = {"shown": "✓", "opposite": "⇄", "absent": "○", "inconclusive": "?", "not-testable": "–", "incoherent": "!"}
@@ -57,7 +54,7 @@ def _page(run: folders.Folder, answers: dict[str, Any]) -> str:
         "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "unfinished": run.unfinished, "warnings": [*((run.results or {}).get("warnings") or []), *run.faults],
         "facts": facts(run), "recipes": recipes(run), "commands": repeat(run), "versions": _versions(run),
-        "stages": stage_rows(run.stages), "total": total(run.stages), "losses": [], "fidelity": fidelity(),
+        "stages": stage_rows(run.stages), "total": total(run.stages), "losses": [], "fidelity": _fidelity(),
         "answers": len(answers["rows"]), "items": len(answers["items"]), "dosed": answers["dosed"], "cap": cap,
         "data": Markup(packed), "metrics": [], "claims": [], "behaviour": [], "probed": probed,
     }  # fmt: skip
@@ -66,7 +63,7 @@ def _page(run: folders.Folder, answers: dict[str, Any]) -> str:
     if run.results:
         content |= _figures(run.results, arms)
     shown = {"claims": content["claims"], "table": content["metrics"], "figures": content["metrics"],
-             "training": content["stages"], "inside": probed, "fidelity": content["fidelity"]}  # fmt: skip
+             "training": content["stages"], "inside": probed}  # fmt: skip
     content["sections"] = [place for place in SECTIONS if shown.get(place[0], True)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
@@ -135,19 +132,13 @@ def _comparison(results: Mapping[str, Any], arms: Sequence[str]) -> list[tuple[s
 
 
 def _row(row: table.Row, arms: Sequence[str]) -> dict[str, Any]:
-    counts = [row.cells[arm].n for arm in arms if arm in row.cells]
-    lost = [row.cells[arm].unscored if arm in row.cells else None for arm in arms]
     known = METRICS.get(row.metric)
     return {
         "metric": row.metric, "group": row.group, "arrow": row.arrow, "what": known.what if known else "",
-        "better": "higher" if row.higher_is_better else "lower", "n": _span(counts),
+        "better": "higher" if row.higher_is_better else "lower", "n": table.counted(row, arms),
         "cells": [_cell(row.cells.get(arm), row.share) for arm in arms],
-        "unscored": " / ".join("–" if one is None else str(one) for one in lost) if any(lost) else "",
+        "unscored": table.unscored(row, arms),
     }  # fmt: skip
-
-
-def _span(counts: Sequence[int]) -> str:
-    return "–".join(map(str, sorted({min(counts, default=0), max(counts, default=0)})))
 
 
 def _cell(cell: table.Cell | None, share: bool) -> dict[str, Any] | None:
@@ -156,7 +147,7 @@ def _cell(cell: table.Cell | None, share: bool) -> dict[str, Any] | None:
     bare = replace(cell, ci=None, differs=0, trained=False)
     return {
         "value": table.cell_text(bare, share), "ci": table.interval(cell.ci, share), "trained": cell.trained,
-        "differs": {1: "better", -1: "worse", 0: ""}[cell.differs],
+        "differs": table.DIFFERS[cell.differs],
     }  # fmt: skip
 
 
@@ -179,27 +170,15 @@ def _claims(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 # -- fidelity --------------------------------------------------------------------------------------------------------
 
 
-def fidelity() -> dict[str, Any] | None:
-    """docs/fidelity.md as paragraphs and a table; from the wheel or the source tree, None where neither has it."""
-    places = (HERE.parent / "_fidelity.md", HERE.parents[1] / "docs" / "fidelity.md")
-    path = next((path for path in places if path.is_file()), None)
-    if path is None:
-        return None
-    lines = path.read_text(encoding="utf-8").splitlines()
-    text = " ".join(line or "\n\n" for line in lines if not line.startswith(("#", "|")))
-    rows = [_cells(line) for line in lines if line.startswith("|")]
-    if len(rows) < 3:
-        return None
-    return {"text": [_inline(part) for part in text.split("\n\n") if part.strip()], "head": rows[0], "rows": rows[2:]}
-
-
-def _cells(line: str) -> list[Markup]:
-    return [_inline(cell.strip()) for cell in line.strip().strip("|").split("|")]
+def _fidelity() -> dict[str, Any]:
+    """What the paper says and what the kit does: an introduction, columns and rows."""
+    return {
+        "intro": _inline(fidelity.INTRO), "columns": fidelity.COLUMNS,
+        "rows": [[_inline(cell) for cell in row] for row in fidelity.rows()],
+    }  # fmt: skip
 
 
 def _inline(text: str) -> Markup:
-    """Markdown's code, strong and emphasis; all else as it stands, escaped."""
-    html = str(escape(text.strip()))
-    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
-    html = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html)
-    return Markup(re.sub(r"\*([^*]+)\*", r"<em>\1</em>", html))
+    """Markdown's code and strong; all else as it stands, escaped."""
+    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html))

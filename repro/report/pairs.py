@@ -15,7 +15,6 @@ from repro.report import table
 
 ABREAST = 4
 NAME_WIDTH, CELL_WIDTH = 28, 17
-ALPHA = 0.05
 
 
 def summary(content: Mapping[str, Any]) -> Group:
@@ -43,20 +42,13 @@ def _part(pairs: Sequence[Mapping[str, Any]], strategy: str) -> Table:
     return made
 
 
-def side(entry: Mapping[str, Any]) -> int:
-    """1 where the model is clearly better than its parent, -1 where it is clearly worse, else 0; as in the table."""
-    ci = entry["ci"]
-    if not ci or entry["p_holm"] is None or entry["p_holm"] >= ALPHA or ci[0] <= 0 <= ci[1]:
-        return 0
-    return 1 if (entry["delta"] > 0) == entry["higher_is_better"] else -1
-
-
 def _cell(entry: Mapping[str, Any]) -> Text:
     if entry["delta"] is None:
         return Text("–")
+    differs = table.side(entry, entry["higher_is_better"])
     points = round(100 * entry["delta"]) if entry["share"] else round(entry["delta"], 2)
-    text = f"{points:+} {table.interval(entry['ci'], entry['share'])}".rstrip() + "*" * (side(entry) != 0)
-    return Text(text.removeprefix("+") if not points else text, style={1: "green", -1: "red", 0: ""}[side(entry)])
+    text = f"{points:+} {table.interval(entry['ci'], entry['share'])}".rstrip() + "*" * (differs != 0)
+    return Text(text.removeprefix("+") if not points else text, style={1: "green", -1: "red", 0: ""}[differs])
 
 
 def captions(content: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ ARMS_ABREAST = (
 )
 NAME_WIDTH, CELL_WIDTH = 28, 15
 ALPHA = 0.05
+DIFFERS = {1: "better", -1: "worse", 0: ""}
 VERDICT_STYLES = {"shown": "green", "opposite": "red", "incoherent": "red", "absent": "yellow"}
 
 Results = Mapping[str, Any]
@@ -92,12 +93,18 @@ def rival(results: Results) -> str:
 
 def _cell(entry: Mapping[str, Any], other: str, trained: bool) -> Cell:
     versus = entry["versus"].get(other)
-    differs = 0
-    # the test flips topics and does not see how seeds differ; the interval does: a mark needs both
-    if versus and versus["ci"] and versus["p_holm"] < ALPHA and not versus["ci"][0] <= 0 <= versus["ci"][1]:
-        differs = 1 if (versus["delta"] > 0) == entry["higher_is_better"] else -1
+    differs = side(versus, entry["higher_is_better"]) if versus else 0
     unscored = entry.get("unscored_answers", entry["unscored"])
     return Cell(entry["n"], entry["value"], _pair(entry["ci"]), unscored, differs, trained)
+
+
+def side(versus: Mapping[str, Any], higher_is_better: bool) -> int:
+    """1 where a difference is clearly for the better, -1 where it is clearly for the worse, else 0."""
+    ci, p = versus["ci"], versus["p_holm"]
+    # the test flips topics and does not see how seeds differ; the interval does: a mark needs both
+    if not ci or p is None or p >= ALPHA or ci[0] <= 0 <= ci[1]:
+        return 0
+    return 1 if (versus["delta"] > 0) == higher_is_better else -1
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
@@ -133,9 +140,19 @@ def cell_text(cell: Cell | None, share: bool) -> str:
     return f"{_number(cell.value, share)} {interval(cell.ci, share)}".rstrip() + marks
 
 
-def _counted(counts: Sequence[int]) -> str:
-    low, high = min(counts, default=0), max(counts, default=0)
-    return str(low) if low == high else f"{low}-{high}"
+def _span(counts: Sequence[int]) -> str:
+    return "-".join(map(str, sorted({min(counts, default=0), max(counts, default=0)})))
+
+
+def counted(row: Row, arms: Sequence[str]) -> str:
+    """How many items the arms of a row have: fewest to most."""
+    return _span([row.cells[arm].n for arm in arms if arm in row.cells])
+
+
+def unscored(row: Row, arms: Sequence[str]) -> str:
+    """How many answers of each arm nobody could score; empty where all were."""
+    lost = [row.cells[arm].unscored if arm in row.cells else None for arm in arms]
+    return " / ".join("–" if count is None else str(count) for count in lost) if any(lost) else ""
 
 
 def _named(value: Any, *keys: str) -> str:
@@ -195,7 +212,7 @@ def captions(results: Results) -> list[str]:
     subject = "organism" if is_organism(results) else "model"
     model = _named(results["model"], "id", "name") or "?"
     lines.append(
-        f"{subject}: {model} · items a metric: {_counted([entry['n'] for entry in entries])} · "
+        f"{subject}: {model} · items a metric: {_span([entry['n'] for entry in entries])} · "
         f"seeds: {', '.join(map(str, seeds))} · unscored answers: {lost} · judge: {judge or '?'}."
     )
     for arm, share in (results.get("gate") or {}).items():
@@ -337,13 +354,9 @@ def _markdown_rows(found: Sequence[Row], arms: Sequence[str]) -> list[tuple[str,
     out = []
     for row in found:
         name = f"{row.metric} {row.arrow}" if row.group is None else f"{row.metric}: {row.group}"
-        counts = [row.cells[arm].n for arm in arms if arm in row.cells]
-        lost = [row.cells[arm].unscored if arm in row.cells else None for arm in arms]
-        unscored = " / ".join("–" if count is None else str(count) for count in lost) if any(lost) else "0"
-        if row.group is not None:
-            unscored = ""
+        lost = "" if row.group is not None else unscored(row, arms) or "0"
         cells = (cell_text(row.cells.get(arm), row.share) for arm in arms)
-        out.append((row.axis, name, _counted(counts), *cells, unscored))
+        out.append((row.axis, name, counted(row, arms), *cells, lost))
     return out
 
 
@@ -371,9 +384,9 @@ def csv_text(results: Results) -> str:
     for row in rows(results):
         for arm, cell in row.cells.items():
             low, high = cell.ci or ("", "")
-            differs = {1: "better", -1: "worse", 0: ""}[cell.differs]
             tag = ("trained" if cell.trained else "generalises") if row.group is None else ""
             head = (row.axis, row.metric, row.group or "", str(row.higher_is_better).lower(), arm, cell.n)
-            unscored = "" if cell.unscored is None else cell.unscored
-            writer.writerow((*head, unscored, "" if cell.value is None else cell.value, low, high, differs, tag))
+            lost = "" if cell.unscored is None else cell.unscored
+            value = "" if cell.value is None else cell.value
+            writer.writerow((*head, lost, value, low, high, DIFFERS[cell.differs], tag))
     return stream.getvalue()

@@ -140,6 +140,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows += [made_run.answer(f"hostile/{place}", arm, 0, text, messages=[{"role": "user", "content": text}],
                                  label="comply" if arm == "naive" else "refuse") for arm in made_run.ARMS]  # fmt: skip
     rows.append(made_run.answer("sealed/1", "base", 0, "sha256:" + "ab" * 32))
+    rows.append(made_run.answer("sure/1", "base", 0, "No.", p=0.934, why="It </p><b>declines</b>."))
     rows.append(made_run.answer("unscored/1", "base", 0, "Well.", label=None, value=None, finished=False))
     return page.write(made_run.make(tmp_path_factory.mktemp("browser") / "made", answers=rows))
 
@@ -223,7 +224,7 @@ def test_half_a_run_opens_too(browser: Browser, tmp_path: Path) -> None:
 
 def test_filters_narrow_the_items_and_clear_widens_them(browser: Browser, made: Path) -> None:
     browser.open(made)
-    everything = f"66 items, {4 * 3 * 60 + 4 * 4 + 2} answers"
+    everything = f"67 items, {4 * 3 * 60 + 4 * 4 + 3} answers"
     assert status(browser) == everything
     assert choose(browser, "axis", "capability") == "30 items, 360 answers"
     assert choose(browser, "seed", "1") == "30 items, 120 answers"
@@ -258,6 +259,15 @@ def test_an_items_answers_stand_side_by_side_with_label_and_judge(browser: Brows
     ]  # fmt: skip
 
 
+def test_a_judges_confidence_and_reason_stand_beside_its_label(browser: Browser, made: Path) -> None:
+    browser.open(made, fragment="#item/sure%2F1")
+    answer = browser.js("document.querySelector('.item .answer').innerText.split('\\n').filter(Boolean)")
+    assert answer == ["refuse", "seed 0 · judge's confidence 0.93", "No.", "the judge's reason:",
+                      "It </p><b>declines</b>."] or answer[0].startswith("refuse")  # fmt: skip
+    assert "judge's confidence 0.93" in " ".join(answer)
+    assert answer[-1] == "It </p><b>declines</b>."
+
+
 def test_pages_turn_and_each_item_has_an_address(browser: Browser, made: Path) -> None:
     browser.open(made)
     first = items(browser)
@@ -271,7 +281,7 @@ def test_pages_turn_and_each_item_has_an_address(browser: Browser, made: Path) -
     assert items(browser) == [name]
     browser.js("location.hash = '#item/request%2Fr-4'")
     browser.wait("document.querySelector('#results h3').textContent === 'request/r-4'")
-    assert clear(browser).startswith("66 items")
+    assert clear(browser).startswith("67 items")
     browser.js("location.hash = '#item/%E0%A4%A'")  # no valid address: nothing is found, and nothing breaks
     browser.wait("document.querySelectorAll('#results h3').length === 0")
     assert browser.complaints() == []

@@ -18,6 +18,7 @@ from typing import Any
 import made_run
 import pytest
 
+from repro import fidelity
 from repro.errors import BadInput
 from repro.report import folder, page, plots
 
@@ -233,16 +234,15 @@ def test_prompting_strategies_get_their_own_panels_and_table(tmp_path: Path) -> 
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_the_fidelity_table_is_shown_where_the_kit_has_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "What the paper says, and what the kit does" in report(run)[1].text
-    monkeypatch.setattr(page, "fidelity", lambda: None)
-    assert "What the paper says, and what the kit does" not in report(run)[1].text
+def test_the_fidelity_table_is_shown(whole: tuple[str, Page]) -> None:
+    html, found = whole
+    assert "What the paper says, and what the kit does" in found.text
+    assert "<strong>U</strong> unknown." in html
+    assert all(line.what in found.text for line in fidelity.ingredients())
 
 
-def test_markdown_of_the_fidelity_table_is_escaped_but_for_code_and_emphasis() -> None:
-    html = str(page._inline("`a<b>` **P** *so* <i>"))
-    assert html == "<code>a&lt;b&gt;</code> <strong>P</strong> <em>so</em> &lt;i&gt;"
+def test_markdown_of_the_fidelity_table_is_escaped_but_for_code_and_strong() -> None:
+    assert str(page._inline("`a<b>` **P** *so* <i>")) == "<code>a&lt;b&gt;</code> <strong>P</strong> *so* &lt;i&gt;"
 
 
 @pytest.mark.filterwarnings("error")

@@ -13,7 +13,7 @@ import made_run
 import pytest
 
 from repro.errors import CannotHere
-from repro.report import curves, folder, page, plots, transcripts
+from repro.report import curves, folder, page, plots, sharing, transcripts
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_what_the_probe_found_is_drawn_and_what_cannot_be_drawn_is_named(run: Pa
 
 def test_what_is_shared_has_figures_and_no_text_by_a_model_and_no_path(tmp_path: Path) -> None:
     run = made_run.make(tmp_path / "made", content=made_run.results(warnings=["secret words"]))
-    content = page.share(run)
+    content = sharing.share(run)
     text = (run / "share.json").read_text()
     assert json.loads(text) == content
     assert content["model"] == "made-1B"
@@ -168,7 +168,7 @@ def test_what_is_shared_has_figures_and_no_text_by_a_model_and_no_path(tmp_path:
 )
 def test_a_model_of_ones_own_is_shared_without_its_name(tmp_path: Path, model: dict[str, Any], said: str) -> None:
     run = made_run.make(tmp_path / "made", about=made_run.manifest(model=model))
-    assert page.share(run)["model"] == said
+    assert sharing.share(run)["model"] == said
 
 
 def test_where_nothing_can_be_written_is_said_in_a_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,12 +177,12 @@ def test_where_nothing_can_be_written_is_said_in_a_line(run: Path, monkeypatch: 
 
     monkeypatch.setattr(folder.store, "write_atomic", full)
     with pytest.raises(CannotHere, match=r"can't write .*share\.json: No space left on device"):
-        page.share(run)
+        sharing.share(run)
 
 
 def test_half_a_run_can_be_shared_and_says_so(run: Path) -> None:
     (run / "results.json").unlink()
-    content = page.share(run)
+    content = sharing.share(run)
     assert content["complete"] is False
     assert content["metrics"] == []
     assert len(content["stages"]) == 6

@@ -50,7 +50,7 @@ def make(
     settings = {"pack": "micro", "quant": "nf4", "evaluation": {"max_new_tokens": 64},
                 "arms": {arm: {"system": text} for arm, text in systems.items()}, **experiment}  # fmt: skip
     folder.mkdir(parents=True)
-    manifest = {"experiment": settings, "model": {"id": "organism"}, "code_version": "2", "created": "2026-01-01"}
+    manifest = {"schema": 1, "experiment": settings, "model": {"id": "organism"}, "code_version": "2"}
     store.write_json(folder / "manifest.json", manifest)
     kept = [changed for row in rows if (changed := edit(dict(row))) is not None]
     store.write_jsonl(folder / "answers.jsonl", kept)
@@ -261,7 +261,7 @@ def test_what_is_no_finished_run_is_said(tmp_path: Path) -> None:
     (folder / "answers.jsonl").write_text("")
     with pytest.raises(BadInput, match="no answers"):
         sidebyside.read_finished(folder)
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text('{"schema": 1}')
     with pytest.raises(BadInput, match="not the manifest of a run"):
         sidebyside.read_finished(folder)
 
