@@ -240,7 +240,8 @@ def curve(found: curves.Curve, arms: Sequence[str]) -> str:
             x = [point.x for point in points]
             many = len(x) > 20
             every = max(1, len(x) // 8)
-            axes.plot(x, [point.mean for point in points], label=_short(arm), markersize=5, markevery=every, **style)
+            marked = (order.index(arm) % every, every)  # where arms run along together, each still shows its own marker
+            axes.plot(x, [point.mean for point in points], label=_short(arm), markersize=5, markevery=marked, **style)
             if many:
                 low, high = [point.low for point in points], [point.high for point in points]
                 axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
