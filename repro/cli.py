@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import repro
-from repro import cli_look
+from repro import cli_look, cli_sweep
 from repro.cli_groups import generate_app, judge_app, micro_app, recipes_app
 from repro.cli_options import (
     Arms,
@@ -32,6 +31,7 @@ from repro.cli_options import (
     Seeds,
     Sets,
     Workers,
+    command_line,
     guarded,
     talk,
 )
@@ -51,6 +51,7 @@ app = typer.Typer(
 )
 app.command()(cli_look.chat)
 app.command()(cli_look.probe)
+app.command(cls=cli_sweep.RayAlone)(cli_sweep.sweep)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(micro_app, name="micro")
 app.add_typer(generate_app, name="generate")
@@ -85,10 +86,6 @@ def _show_pairs(content: dict[str, Any], as_json: bool) -> None:
         _show(family, False)
         print()
     Console(width=None if sys.stdout.isatty() else table.WIDTH).print(pairs.summary(content))
-
-
-def _command() -> str:
-    return shlex.join(["repro", *sys.argv[1:]])
 
 
 def _version(asked: bool) -> None:
@@ -152,7 +149,7 @@ def _ask(
 ) -> Ask:
     from repro.run import Ask
 
-    return Ask(experiment, model, arms, seeds, sets or [], prompting, runs_dir, offline, command=_command())
+    return Ask(experiment, model, arms, seeds, sets or [], prompting, runs_dir, offline, command=command_line())
 
 
 @app.command()
@@ -232,7 +229,7 @@ def evaluate(
     from repro.judges import JudgeAsk
     from repro.run import Ask
 
-    ask = Ask("eval", None, None, seeds, sets or [], prompting, runs_dir, offline, workers, _command(), backend)
+    ask = Ask("eval", None, None, seeds, sets or [], prompting, runs_dir, offline, workers, command_line(), backend)
     ask.judge = JudgeAsk(judge, judge_all, judge_self, judge_tokens, judge_cost, judge_price)
     chosen = list(models or [])
     if pairs is None and chosen and chosen[0].endswith((".yaml", ".yml")):
@@ -267,7 +264,7 @@ def compare(
 
     if len(runs) > 1 and not side_by_side:
         folders = [sidebyside.find_run(name, runs_dir) for name in runs]
-        _show(sidebyside.joined(folders, versus, _command()), as_json)
+        _show(sidebyside.joined(folders, versus, command_line()), as_json)
         return
     found = [sidebyside.read_results(name, runs_dir) for name in runs]
     if len(found) == 1:

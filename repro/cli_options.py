@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,11 @@ def _crash_log() -> str:
     with tempfile.NamedTemporaryFile("w", prefix="repro-crash-", suffix=".log", delete=False, encoding="utf-8") as file:
         file.write(traceback.format_exc())
     return file.name
+
+
+def command_line() -> str:
+    """What was typed, to be typed again."""
+    return shlex.join(["repro", *sys.argv[1:]])
 
 
 def talk() -> Console:

@@ -44,6 +44,7 @@ class Step:
     seconds: float | None = None
     spec: Any = None  # another base than the plan's, and an adapter from elsewhere: for models that were not made here
     adapter: Path | None = None
+    cell: str = ""  # of a sweep, where not all cells have this step
 
     @property
     def folder(self) -> str:
@@ -55,7 +56,7 @@ class Step:
     def title(self) -> str:
         """How the step is named to a person."""
         what = self.kind if self.prompting == "none" else f"{self.kind} ({self.prompting})"
-        return f"{self.arm} seed {self.seed}: {what}"
+        return f"{self.arm} seed {self.seed}{self.cell and f' ({self.cell})'}: {what}"
 
 
 def plain_name(text: str) -> str:

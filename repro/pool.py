@@ -12,7 +12,7 @@ from typing import Any
 
 from repro.plan import Plan, Step, locate
 from repro.progress import Display
-from repro.worker import Job, main
+from repro.worker import Job, Reply, main
 
 
 @dataclass
@@ -33,7 +33,7 @@ class _Worker:
 
 
 @dataclass
-class _State:
+class State:
     """What is to be done, by key, and what has become of it."""
 
     plan: Plan
@@ -61,6 +61,20 @@ class _State:
             if other.key in self.todo:
                 self.drop(other)
 
+    def ended(self, step: Step, reply: Reply, display: Display, note: Callable[..., None]) -> None:
+        """Takes in how a step came out."""
+        kind, *details = reply
+        if kind == "done":
+            note("step done", step=step.folder, **details[0])
+            display.ended(step.key, summary_line(step, details[0]))
+            del self.todo[step.key]
+        else:
+            lines, log, exit_code = details
+            note("step failed", step=step.folder, why=lines)
+            display.ended(step.key, f"{step.title}: FAILED")
+            self.failures.append(Failure(step, lines, log, exit_code))
+            self.drop(step)
+
     def job(self, step: Step, device: str, backend: str) -> Job:
         folders = {key: locate(self.plan.steps[key], self.root) for key in self.needs(step)}
         spec, experiment = step.spec or self.plan.spec, self.plan.experiment
@@ -84,7 +98,7 @@ def work(
     A failed step takes those after it along; the others go on. `note(event, **details)` writes the journal. On any
     exception (an interrupt too) the workers are killed before it goes on.
     """
-    state = _State(plan, root, {step.key: step for step in todo})
+    state = State(plan, root, {step.key: step for step in todo})
     crew: list[_Worker] = []
     context = multiprocessing.get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when a child's libraries load
@@ -130,7 +144,7 @@ def _dismiss(crew: list[_Worker]) -> None:
             worker.process.join()
 
 
-def _listen(state: _State, crew: list[_Worker], display: Display, note: Callable[..., None]) -> None:
+def _listen(state: State, crew: list[_Worker], display: Display, note: Callable[..., None]) -> None:
     """Takes in whatever the busy workers say next."""
     busy = {worker.connection: worker for worker in crew if worker.step is not None}
     for connection in wait(list(busy), timeout=1.0):
@@ -154,16 +168,7 @@ def _listen(state: _State, crew: list[_Worker], display: Display, note: Callable
             display.say(f"  {step.arm} seed {step.seed}, {details[0]}")
             continue
         worker.step = None
-        if kind == "done":
-            note("step done", step=step.folder, **details[0])
-            display.ended(step.key, summary_line(step, details[0]))
-            del state.todo[step.key]
-        else:
-            lines, log, exit_code = details
-            note("step failed", step=step.folder, why=lines)
-            display.ended(step.key, f"{step.title}: FAILED")
-            state.failures.append(Failure(step, lines, log, exit_code))
-            state.drop(step)
+        state.ended(step, (kind, *details), display, note)
 
 
 def summary_line(step: Step, summary: dict[str, Any]) -> str:

@@ -10,9 +10,12 @@ import re
 import subprocess
 import time
 import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -33,6 +36,9 @@ from repro.plan import (
 )
 from repro.progress import Display, duration
 from repro.yamltree import did_you_mean
+
+if TYPE_CHECKING:
+    from repro.pool import Failure
 
 
 class Interrupted(ReproError):
@@ -66,6 +72,8 @@ class Ask:
     backend: str = "auto"
     gpu_gib: float | None = None  # plan as if there were a GPU of so much memory
     judge: JudgeAsk = field(default_factory=JudgeAsk)
+    borrow: tuple[Path, ...] = ()  # other run folders, whose finished steps of the same key are not done again
+    ray: str | None = None  # "local", or a cluster's address: who does the steps
     planning: bool = False  # nothing is to run: a hub that can't be asked is no obstacle
 
 
@@ -181,35 +189,24 @@ def execute(
     """Opens the run folder, does the missing steps, writes the results. See `run`."""
     root = ask.runs_dir / plan.folder_name
     registered = _registered(root, claims[1])
-    folder = store.open_run(root, plan.digest, manifest(plan, ask) | {"claims_hash": registered})
-    try:
-        todo = [plan.steps[key] for key in missing(plan, root)]
-        workers, threads, device = crew(plan, todo, ask.workers)
-        if device == "cuda":
-            require_fit(plan)
-        expected = expected_seconds(todo, workers)
-        folder.journal("run started", arms=plan.arms, seeds=plan.seeds, prompting=plan.prompting, todo=len(todo),
-                       workers=workers, threads=threads, device=device, versions=doctor.versions())  # fmt: skip
-        with Display(console, {step.key: step.seconds or 1.0 for step in todo}, expected) as display:
-            time_needed = "" if expected is None else f", about {duration(expected)}"
-            how = f"{workers} worker{'s' * (workers > 1)} of {threads} thread{'s' * (threads > 1)}, device {device}"
-            for line in [*lines, *_opening(plan, root, len(todo), how + time_needed)]:
-                display.say(line)
-            _link_shared(plan, root)
-            failures = []
-            if todo:
-                from repro import pool
-
-                failures = pool.work(plan, todo, root, workers=workers, threads=threads, device=device,
-                                     backend=ask.backend, display=display, note=folder.journal)  # fmt: skip
-            _link_shared(plan, root)
+    with opened(root, plan.digest, manifest(plan, ask) | {"claims_hash": registered}) as folder:
+        borrow(plan, root, ask.borrow)
+        failures = work(plan, root, folder, ask, console, lines)
         if failures:
-            raise _failed(failures)
+            raise failed(failures)
         content = _compare(plan, root, claims, registered, ask, began)
         folder.sweep(unfinished=True)
         folder.journal("run finished", seconds=round(time.monotonic() - began, 1))
         console.print(f"finished in {duration(time.monotonic() - began)}: {root}", markup=False, highlight=False)
         return content
+
+
+@contextmanager
+def opened(root: Path, digest: str, about: dict[str, Any]) -> Iterator[store.RunFolder]:
+    """The folder, locked, with `about` as its manifest; however the block ends, its journal says so."""
+    folder = store.open_run(root, digest, about)
+    try:
+        yield folder
     except KeyboardInterrupt:
         folder.journal("interrupted")
         raise Interrupted(f"interrupted: what is finished is kept in {root}; the same command resumes") from None
@@ -223,6 +220,55 @@ def execute(
         raise RunFailed(f"unexpected {type(error).__name__}: {error}; the traceback is in {where}") from error
     finally:
         folder.close()
+
+
+def work(
+    plan: Plan, root: Path, folder: store.RunFolder, ask: Ask, console: Console, lines: list[str]
+) -> list[Failure]:
+    """Does the plan's missing steps in its open folder, and says what it does; what failed."""
+    todo = [plan.steps[key] for key in missing(plan, root)]
+    ray = None
+    if todo and ask.ray is not None:
+        from repro import rays
+
+        ray = rays.connect(ask.ray, ask.workers)
+        workers, threads, device = rays.crew(ray, small_model(plan), ask.workers, ask.gpu_gib is not None)
+    else:
+        workers, threads, device = crew(plan, todo, ask.workers)
+    if device == "cuda":
+        require_fit(plan)
+    expected = expected_seconds(todo, workers)
+    folder.journal("run started", arms=plan.arms, seeds=plan.seeds, prompting=plan.prompting, todo=len(todo),
+                   workers=workers, threads=threads, device=device, versions=doctor.versions())  # fmt: skip
+    with Display(console, {step.key: step.seconds or 1.0 for step in todo}, expected) as display:
+        time_needed = "" if expected is None else f", about {duration(expected)}"
+        how = f"{workers} worker{'s' * (workers > 1)} of {threads} thread{'s' * (threads > 1)}, device {device}"
+        for line in [*lines, *_opening(plan, root, len(todo), how + time_needed)]:
+            display.say(line)
+        _link_shared(plan, root)
+        failures = []
+        if todo:
+            from repro import pool
+
+            do = pool.work if ray is None else partial(rays.work, ray)
+            try:
+                failures = do(plan, todo, root, workers=workers, threads=threads, device=device,
+                              backend=ask.backend, display=display, note=folder.journal)  # fmt: skip
+            finally:
+                if ray is not None:
+                    ray.shutdown()
+        _link_shared(plan, root)
+    return failures
+
+
+def borrow(plan: Plan, root: Path, others: Iterable[Path]) -> None:
+    """Takes the plan's steps that are missing in `root` from other run folders that have finished the same: by key."""
+    others = list(others)
+    for key in missing(plan, root) if others else ():
+        step = plan.steps[key]
+        for other in others:
+            if store.adopt(locate(step, other), root / step.folder, key):
+                break
 
 
 def require_fit(plan: Plan) -> None:
@@ -251,7 +297,7 @@ def _opening(plan: Plan, root: Path, todo: int, how: str) -> list[str]:
     return opening
 
 
-def _failed(failures: list[Any]) -> Failed:
+def failed(failures: list[Failure]) -> Failed:
     lines = []
     for failure in failures:
         lines += [f"{failure.step.title} failed: {line}" for line in failure.lines]
@@ -280,9 +326,7 @@ def crew(plan: Plan, todo: list[Step], asked: int | None) -> tuple[int, int, str
 
     A model of a few megabytes stays on the CPU, with one thread a worker: more only wait for each other.
     """
-    folder = local_folder(plan.spec)
-    bytes_of = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else None
-    small = bytes_of is not None and bytes_of < doctor.SMALL_MODEL_MB * 1_000_000
+    small = small_model(plan)
     if plan.spec.path_or_hub.startswith("openai:"):
         return 1, 1, "cpu"
     chains = len({(step.arm, step.seed) for step in todo})
@@ -294,6 +338,13 @@ def crew(plan: Plan, todo: list[Step], asked: int | None) -> tuple[int, int, str
         asked = max(1, min(doctor.cores(), chains, room)) if small else 1
     threads = 1 if small else max(1, doctor.cores() // asked)
     return asked, min(threads, int(os.environ.get("OMP_NUM_THREADS") or threads)), "cpu"
+
+
+def small_model(plan: Plan) -> bool:
+    """Whether the base is of a few megabytes."""
+    folder = local_folder(plan.spec)
+    bytes_of = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else None
+    return bytes_of is not None and bytes_of < doctor.SMALL_MODEL_MB * 1_000_000
 
 
 def _registered(root: Path, digest: str | None) -> str | None:

@@ -187,6 +187,33 @@ def is_done(folder: Path, key: str) -> bool:
     return why_not_done(folder, key) is None
 
 
+def adopt(source: Path, folder: Path, key: str) -> bool:
+    """Makes `folder` another name of what `source` holds finished for `key`, as hard links, else as copies; False where
+    it holds no such thing. Nobody writes into a finished folder, so either may be deleted and the other stays whole."""
+    if not is_done(source, key):
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=_TEMPORARY + folder.name + "-", dir=folder.parent))
+    try:
+        shutil.copytree(source, aside / "new", copy_function=_link_or_copy)
+        if folder.exists() or folder.is_symlink():
+            os.rename(folder, aside / "old")
+        os.rename(aside / "new", folder)
+    except OSError as error:
+        raise CannotHere(f"can't write to {folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(folder.parent)
+    return True
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copy2(source, target)
+
+
 # the run folder -------------------------------------------------------------------------------------------------------
 
 

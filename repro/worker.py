@@ -25,6 +25,7 @@ from repro.plan import Step
 from repro.seeds import derive
 
 Send = Callable[..., None]
+Reply = tuple[Any, ...]  # ("done", summary) or ("failed", lines, log, exit code)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Job:
 def main(connection: Connection, threads: int) -> None:
     """Serves jobs until the parent hangs up.
 
-    It sends ("moved", done, total), and at the end of a job ("done", summary) or ("failed", lines, log, exit code).
+    It sends ("moved", done, total) and ("said", line), and at the end of a job its Reply.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly end: libraries clean up after themselves
@@ -64,23 +65,25 @@ def main(connection: Connection, threads: int) -> None:
                 said[0] = moment
                 connection.send(("moved", done, total))
 
-        log = job.root / "logs" / (job.step.folder.removeprefix("arms/").replace("/", "-") + ".log")
-        _redirect(log)
-        try:
-            began = time.monotonic()
-            model = _model(job, loaded, threads)
-            if job.step.stage is not None:
-                summary = _train(job, model, moved, lambda line: connection.send(("said", line)))
-            else:
-                summary = _answer(job, model, moved)
-            connection.send(("done", summary | {"wall_seconds": round(time.monotonic() - began, 2)}))
-        except ReproError as error:
-            traceback.print_exc()
-            connection.send(("failed", error.lines, str(log), error.exit_code))
-        except Exception as error:
-            traceback.print_exc()
-            text = " ".join(str(error).split())[:300]
-            connection.send(("failed", [f"{type(error).__name__}: {text}"], str(log), 1))
+        connection.send(perform(job, loaded, threads, moved, lambda line: connection.send(("said", line))))
+
+
+def perform(job: Job, loaded: list[Any], threads: int, moved: Send, say: Callable[[str], None] | None) -> Reply:
+    """Does one job and says how it ended; `loaded` keeps the base from job to job."""
+    log = job.root / "logs" / (job.step.folder.removeprefix("arms/").replace("/", "-") + ".log")
+    _redirect(log)
+    try:
+        began = time.monotonic()
+        model = _model(job, loaded, threads)
+        summary = _answer(job, model, moved) if job.step.stage is None else _train(job, model, moved, say)
+        return "done", summary | {"wall_seconds": round(time.monotonic() - began, 2)}
+    except ReproError as error:
+        traceback.print_exc()
+        return "failed", error.lines, str(log), error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        text = " ".join(str(error).split())[:300]
+        return "failed", [f"{type(error).__name__}: {text}"], str(log), 1
 
 
 def _end_with_parent(parent: int) -> None:

@@ -32,6 +32,7 @@ class Curve:
     lines: dict[str, list[Point]]
     percent: bool = False
     log_x: bool = False
+    band: bool = False  # low and high as a band though the points are few
 
 
 def behaviour(results: Mapping[str, Any]) -> list[Curve]:

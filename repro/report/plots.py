@@ -238,7 +238,7 @@ def curve(found: curves.Curve, arms: Sequence[str]) -> str:
             points = found.lines[arm]
             style = _line(order, arm)
             x = [point.x for point in points]
-            many = len(x) > 20
+            many = found.band or len(x) > 20
             every = max(1, len(x) // 8)
             marked = (order.index(arm) % every, every)  # where arms run along together, each still shows its own marker
             axes.plot(x, [point.mean for point in points], label=_short(arm), markersize=5, markevery=marked, **style)
@@ -259,10 +259,11 @@ def curve(found: curves.Curve, arms: Sequence[str]) -> str:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_locator(MaxNLocator(1))
             ticks = sorted({point.x for points in found.lines.values() for point in points})
-            axes.set_xticks(_spread(ticks), [f"{round(tick):,}" for tick in _spread(ticks)])
+            axes.set_xticks(_spread(ticks), [f"{round(t):,}" if t >= 1 else f"{t:g}" for t in _spread(ticks)])
             axes.minorticks_off()
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            whole = all(float(point.x).is_integer() for points in found.lines.values() for point in points)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
         axes.tick_params(labelsize=9.5, length=3)
         axes.grid(axis="y")
         axes.set_xlabel(found.x_name, fontsize=9.5, labelpad=2)

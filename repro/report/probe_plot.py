@@ -42,13 +42,15 @@ def pictures(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def files(content: Mapping[str, Any]) -> dict[str, str]:
-    """The same pictures as files of their own: fixed colours on white."""
-    found = {}
-    for name, svg in pictures(content).items():
-        for stand_in, colour in COLOURS.items():
-            svg = svg.replace(f"var(--{stand_in})", colour)
-        found[name] = svg.replace("<svg ", '<svg style="background:#ffffff" ', 1) + "\n"
-    return found
+    """The same pictures as files of their own."""
+    return {name: standalone(svg) for name, svg in pictures(content).items()}
+
+
+def standalone(svg: str) -> str:
+    """An <svg> element in the page's colours as a file of its own: fixed colours on white."""
+    for stand_in, colour in COLOURS.items():
+        svg = svg.replace(f"var(--{stand_in})", colour)
+    return svg.replace("<svg ", '<svg style="background:#ffffff" ', 1) + "\n"
 
 
 def _rows(content: Mapping[str, Any], what: str, measure: str) -> list[Mapping[str, Any]]:
