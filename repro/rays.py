@@ -15,7 +15,8 @@ from typing import Any
 
 from repro import doctor, store
 from repro.errors import CannotHere
-from repro.plan import Plan, Step, local_folder
+from repro.keys import local_folder
+from repro.plan import Plan, Step
 from repro.pool import Failure, State
 from repro.progress import Display
 from repro.worker import Job, Reply, perform
@@ -36,7 +37,7 @@ def connect(address: str, workers: int | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     import ray
 
-    quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
+    quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
     try:
         if address == "local":
             ray.init(address="local", num_cpus=workers or doctor.cores(), include_dashboard=False, **quiet)
@@ -60,12 +61,12 @@ def crew(ray: Any, small: bool, asked: int | None, gpu: bool) -> tuple[int, int,
 def chains(state: State) -> list[list[Step]]:
     """The steps to do in chains that one worker does one after the other: a chain ends where several steps go on."""
     found: list[list[Step]] = []
+    upstreams = [step.upstream for step in state.todo.values()]
     for step in state.todo.values():
         needed = state.needs(step) & set(state.todo)
-        last = next((chain for chain in found if needed == {chain[-1].key}), None)
-        after = [other for other in state.todo.values() if last and last[-1].key in state.needs(other)]
-        if last is not None and len(after) == 1:
-            last.append(step)
+        before = next((chain for chain in found if chain[-1].key == step.upstream), None)
+        if before and upstreams.count(step.upstream) == 1 and needed <= {one.key for one in before}:
+            before.append(step)
         else:
             found.append([step])
     return found

@@ -188,7 +188,7 @@ def execute(
 ) -> dict[str, Any]:
     """Opens the run folder, does the missing steps, writes the results. See `run`."""
     root = ask.runs_dir / plan.folder_name
-    registered = _registered(root, claims[1])
+    registered = registered_claims(root, claims[1])
     with opened(root, plan.digest, manifest(plan, ask) | {"claims_hash": registered}) as folder:
         borrow(plan, root, ask.borrow)
         failures = work(plan, root, folder, ask, console, lines)
@@ -347,7 +347,7 @@ def small_model(plan: Plan) -> bool:
     return bytes_of is not None and bytes_of < doctor.SMALL_MODEL_MB * 1_000_000
 
 
-def _registered(root: Path, digest: str | None) -> str | None:
+def registered_claims(root: Path, digest: str | None) -> str | None:
     """The hash of the claims as they were when the run began: those are the pre-registered ones."""
     try:
         return json.loads((root / "manifest.json").read_text(encoding="utf-8")).get("claims_hash") or digest

@@ -81,7 +81,8 @@ def open_base(folder: Path, *, quant: str, device: str, precision: str = "auto")
     """
     quiet()
     dtype, reason = precision_for(device, precision)
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": {"": device}}
+    place = torch.cuda.current_device() if device == "cuda" else device  # of several processes each has its own
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": {"": place}}
     if is_quantised(folder):  # a mirror whose weights are NF4 already, its settings in its own configuration
         if quant != "nf4":
             raise BadInput(f"{folder.name}: its weights are quantised already, so quant {quant} is not to be had")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from repro import memory
@@ -38,17 +39,23 @@ class Hooks:
         (self.on_say or (lambda text: None))(line)
 
 
+def processes() -> int:
+    """How many processes train the stage together (see repro.launch): each takes its share of every batch."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def micro_batch(model: Model, stage: Any, longest: int) -> int:
-    """The largest divisor of the stage's batch that fits in memory, its rows having `longest` tokens.
+    """The largest divisor of a process's share of the batch that fits in memory, its rows having `longest` tokens.
 
     On a GPU the formula is the plan's own (repro.memory) on what is free now; on a CPU 2 GiB of activations.
     """
     config = model.base.config.get_text_config()
+    share = stage.batch // processes()
     if model.device == "cpu":
         layers = config.num_hidden_layers * config.hidden_size * 68
         token = layers + 40 * config.hidden_size + 12 * config.vocab_size
         fitting = max(1, int((2 << 30) // (token * max(1, longest) * (2 if stage.kind == "dpo" else 1))))
-        return next(size for size in memory.divisors(stage.batch) if size <= fitting)
+        return next(size for size in memory.divisors(share) if size <= fitting)
     shape = memory.shape_of_config(config.to_dict())
     if shape is None:
         return 1
@@ -56,19 +63,20 @@ def micro_batch(model: Model, stage: Any, longest: int) -> int:
     trained = sum(parameter.numel() for parameter in model.adapter_parameters().values())
     reference = 4 if stage.kind in ("dpo", "grpo") else 0
     room = free - trained * (6 + reference) - memory.dequantised(shape) - (256 << 20)
-    return memory.largest_micro_batch(shape, stage.kind, stage.batch, longest, room)
+    return memory.largest_micro_batch(shape, stage.kind, share, longest, room)
 
 
 def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, seed: int) -> dict[str, Any]:
     """The keyword arguments of transformers' TrainingArguments that all stages share."""
     cpu = model.device == "cpu"
     dtype = model.precision.partition(":")[0]
+    together = processes() > 1
     warmup = math.ceil(steps * (stage.warmup or 0))
     return {
         "output_dir": str(out / "state"),
         "max_steps": steps,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": stage.batch // micro,
+        "gradient_accumulation_steps": stage.batch // (micro * processes()),
         "learning_rate": stage.learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if stage.schedule == "constant" else stage.schedule,
         "warmup_steps": warmup,
@@ -83,7 +91,8 @@ def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, se
         **model.options(stage.kind),
         "train_sampling_strategy": "sequential",  # rows come ordered
         "dataloader_pin_memory": not cpu,
-        "average_tokens_across_devices": False,
+        "average_tokens_across_devices": together,  # a token weighs the same whichever process has it
+        **({"ddp_backend": "gloo" if cpu else "nccl", "ddp_find_unused_parameters": False} if together else {}),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide a NaN loss
         "save_strategy": "no",
@@ -222,12 +231,14 @@ def train(
     at the end; out of memory, it goes on from its last step with half the micro-batch.
     Raises RunFailed for a NaN, and for a stage that changed nothing; CannotHere where a single row does not fit.
     """
-    micro = hooks.micro_batch or micro_batch(model, stage, longest)
+    micro = hooks.micro_batch or _agreed(micro_batch(model, stage, longest), model)
     watch = Watch(model, out, dose_steps(stage, steps), hooks)
     before = _probe(model, probe)
     start = {name: value.detach().cpu().clone() for name, value in model.adapter_parameters().items()}
     shrunk = []
     while not _attempt(make, micro, model, out, watch):
+        if processes() > 1:  # the others wait for this one in the middle of a step
+            raise CannotHere(f"{stage.kind}: out of memory with micro-batch {micro} on each of {processes()} processes")
         smaller = next((size for size in memory.divisors(stage.batch) if size <= micro // 2), None)
         if smaller is None:
             raise CannotHere(f"{stage.kind}: out of memory even with one row of {longest} tokens at a time")
@@ -260,6 +271,15 @@ def train(
         "seconds": round(time.monotonic() - watch.began, 3),
         "doses": [{"step": s, "tokens": tokens(s)[0], "folder": f"doses/{s}"} for s in watch.doses],
     }
+
+
+def _agreed(micro: int, model: Model) -> int:
+    """The smallest micro-batch among the processes that train together, whose GPUs need not be equally free."""
+    if processes() == 1:
+        return micro
+    least = torch.tensor(micro, device=model.device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return int(least)
 
 
 def _attempt(make: Callable[[int], Trainer], micro: int, model: Model, out: Path, watch: Watch) -> bool:
