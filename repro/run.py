@@ -50,7 +50,7 @@ class Interrupted(ReproError):
 class Failed(ReproError):
     """Steps failed; `exit_code` is theirs where they agree (a gated model: 3), else 1."""
 
-    def __init__(self, lines: list[str], exit_code: int):
+    def __init__(self, lines: str | list[str], exit_code: int = 1):  # a copy from another process is made of its text
         super().__init__(lines)
         self.exit_code = exit_code
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 from rich.console import Console
 
 import repro
-from repro import rays, run, store
+from repro import doctor, rays, run, store
 from repro.errors import BadInput, ReproError
 from repro.plan import Plan, Step
 from repro.report import swept
@@ -37,7 +39,6 @@ class Cell:
     values: dict[str, Any]
     ask: run.Ask
     plan: Plan
-    claims: tuple[list[Any], str | None]
 
     @property
     def title(self) -> str:
@@ -64,18 +65,15 @@ def sweep(ask: run.Ask, grid: Sequence[str], console: Console) -> dict[str, Any]
     with run.opened(root, plan.digest, about) as folder:
         run.borrow(plan, root, _others(ask.runs_dir, root))
         failures = run.work(plan, root, folder, ask, console, lines)
-        finished: list[tuple[Cell, dict[str, Any]]] = []
-        failed: list[dict[str, Any]] = []
+        whole = [cell for cell in cells if not any(failure.step.key in cell.plan.steps for failure in failures)]
+        results = dict(zip([cell.title for cell in whole], _compared(whole, root), strict=True))
         for cell in cells:
             lost = [failure for failure in failures if failure.step.key in cell.plan.steps]
-            try:
-                if lost:
-                    raise run.failed(lost)
-                finished.append((cell, _compare(cell, root, began)))
-            except run.Interrupted:
-                raise
-            except ReproError as error:
-                failed.append({"cell": cell.title, "why": error.lines, "exit_code": error.exit_code})
+            if lost:
+                results[cell.title] = run.failed(lost)
+        finished = [(cell, found) for cell in cells if isinstance(found := results[cell.title], dict)]
+        failed = [{"cell": title, "why": found.lines, "exit_code": found.exit_code}
+                  for title, found in results.items() if isinstance(found, ReproError)]  # fmt: skip
         content = _content(plan, root, ask, cells, finished, failed, began)
         _write(root, content)
         folder.sweep(unfinished=not failed)
@@ -132,7 +130,8 @@ def plan_cells(ask: run.Ask, grid: Sequence[str]) -> tuple[list[Cell], list[str]
         own = replace(ask, sets=[*ask.sets, *changes])
         try:
             plan, said = run.prepare(own)
-            cells.append(Cell(values, own, plan, run.load_claims(plan)))
+            run.load_claims(plan)  # for its faults
+            cells.append(Cell(values, own, plan))
             lines = lines or said
         except BadInput as error:
             problems += [_as_grid(line, paths) for line in error.lines]
@@ -179,11 +178,26 @@ def _others(runs_dir: Path, root: Path) -> list[Path]:
     return [path for path in sorted(found) if path != root]
 
 
-def _compare(cell: Cell, root: Path, began: float) -> dict[str, Any]:
-    """The cell's results: an ordinary run whose steps are all there."""
+def _compared(cells: Sequence[Cell], root: Path) -> list[dict[str, Any] | ReproError]:
+    """The results of cells whose steps are all there, or why there are none; side by side unless a judge is loaded."""
+    asks = [replace(cell.ask, borrow=(root,), ray=None) for cell in cells]
+    one = asks and (asks[0].judge.name not in ("auto", "offline") or doctor.cuda_problem() is None)
+    count = min(len(asks), asks[0].workers or doctor.cores()) if asks and not one else 1
+    if count == 1:
+        return [_compare(ask) for ask in asks]
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(_compare, asks))
+
+
+def _compare(ask: run.Ask) -> dict[str, Any] | ReproError:
+    """The cell as the ordinary run that it is, with nothing left to train."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        own = replace(cell.ask, borrow=(root,))
-        return run.execute(cell.plan, cell.claims, own, Console(file=nowhere), [], began)
+        try:
+            return run.run(ask, Console(file=nowhere))
+        except run.Interrupted:
+            raise
+        except ReproError as error:
+            return run.Failed(error.lines, error.exit_code)
 
 
 def _content(

@@ -54,7 +54,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def repro(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "repro", *words]
-    return subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, timeout=400)
+    return subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, timeout=900)
 
 
 def done_steps(folder: Path) -> list[str]:
