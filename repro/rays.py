@@ -80,7 +80,7 @@ def work(
     state = State(plan, root.resolve(), {step.key: step for step in todo})
     resources = {"num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
     task = ray.remote(max_retries=RETRIES, **resources)(do_chain)
-    waiting = chains(state)
+    waiting = sorted(chains(state), key=lambda chain: -sum(step.seconds or 1.0 for step in chain))  # the longest first
     running: dict[Any, list[Step]] = {}
     while waiting or running:
         waiting = [chain for chain in waiting if chain[0].key in state.todo]  # else what it needs has failed

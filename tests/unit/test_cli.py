@@ -83,7 +83,7 @@ def test_planning_needs_no_torch(here: Path) -> None:
 
 def test_every_verb_that_is_shown_says_what_it_does() -> None:
     _, text, _ = call("--help")
-    verbs = "run plan eval compare report export chat probe recipes judge generate doctor micro"
+    verbs = "run plan eval compare report export chat probe sweep recipes judge generate doctor micro"
     for verb in verbs.split():
         assert f"│ {verb} " in text
     for later in ("sweep",):
