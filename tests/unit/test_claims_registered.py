@@ -10,7 +10,7 @@ from made_units import Metric, make
 
 from repro import claims, evals, recipes
 from repro.errors import BadInput
-from repro.run import Ask, _registered, load_claims, prepare
+from repro.run import Ask, load_claims, prepare, registered_claims
 
 CLAIM = {
     "id": "c", "statement": "It rises.", "source": "abstract", "metric": "m", "arms": ["a", "b"],
@@ -71,6 +71,6 @@ def test_a_claims_pack_and_tokens_are_checked(tmp_path: Path, line: str, said: s
 
 
 def test_the_claims_of_a_run_are_those_that_it_began_with(tmp_path: Path) -> None:
-    assert _registered(tmp_path, "new") == "new"
+    assert registered_claims(tmp_path, "new") == "new"
     (tmp_path / "manifest.json").write_text(json.dumps({"claims_hash": "old"}))
-    assert _registered(tmp_path, "new") == "old"
+    assert registered_claims(tmp_path, "new") == "old"
