@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro import doctor, estimate, outcome, recipes, store
 from repro.errors import BadInput, CannotHere, ReproError
-from repro.judges import JudgeAsk
+from repro.judges import OWN, JudgeAsk, own
 from repro.judges.reader import Budget, Choice, Reader, parse, same_model
 from repro.judges.second import READ, READ_ALL, two_passes
 from repro.keys import base_fingerprint
@@ -50,7 +50,7 @@ def choose(ask: JudgeAsk, plan: Plan) -> Choice:
     if ask.name == "auto":
         on_gpu = plan.experiment.pack == "english" and doctor.cuda_problem() is None
         return parse("local" if on_gpu else "offline")
-    return parse(ask.name)
+    return parse("offline" if ask.name in OWN else ask.name)
 
 
 def open_reader(choice: Choice, ask: JudgeAsk, plan: Plan, cache: Path | None) -> Reader | None:
@@ -73,12 +73,12 @@ def read(plan: Plan, root: Path, ask: JudgeAsk) -> tuple[list[Row], Row, list[st
     Where "auto" finds no reader that works here, the pack's own judge labels alone, and a warning says why.
     """
     choice = choose(ask, plan)
-    first = plan.pack.judge
+    first = own(ask.name, plan.pack.judge) if ask.name in OWN else plan.pack.judge
     about = {"name": f"{first.NAME} {first.VERSION}", **getattr(first, "AGREEMENT", {"kappa": None, "n": None})}
     try:
         reader = open_reader(choice, ask, plan, root / "verdicts.jsonl")
         if reader is None:
-            return outcome.label_answers(plan, root), about, []
+            return outcome.label_answers(plan, root, first), about, []
         reads = READ_ALL if ask.all else READ
         rows, judge = two_passes(lambda one: outcome.label_answers(plan, root, one), first, reader, reads)
     except ReproError as error:

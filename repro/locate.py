@@ -59,12 +59,14 @@ def load_model(path: Path) -> ModelSpec:
 
 
 def resolve_model(name: str) -> ModelSpec:
-    """The model of a preset's name, a local folder (with config.json), a hub id `org/name`, or a server's model
+    """The model of a preset's name or file, a local folder (with config.json), a hub id `org/name`, or a server's model
     `openai:NAME@URL`; else BadInput.
 
     A hub id that a preset has gets that preset. `auto` is no model yet: it is chosen by memory when a run starts.
     """
     presets = known("models")
+    if name.endswith((".yaml", ".yml")):
+        return _own_preset(find("models", name))
     if name in presets:
         spec = load_model(find("models", name))
         # the shipped organism's weights lie in the package
@@ -92,6 +94,13 @@ def resolve_model(name: str) -> ModelSpec:
         f'unknown model "{name}"{did_you_mean(name, presets)}: give a preset ({", ".join(presets)}), '
         "a folder with a config.json, or a hub id org/name"
     )
+
+
+def _own_preset(path: Path) -> ModelSpec:
+    """The preset in a file of one's own; a folder of weights that it names is relative to that file."""
+    spec = load_model(path)
+    folder = path.resolve().parent / spec.path_or_hub
+    return spec.model_copy(update={"path_or_hub": str(folder)}) if folder.is_dir() else spec
 
 
 def _folder_model(name: str, folder: Path) -> ModelSpec:

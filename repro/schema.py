@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, PrivateAttr, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
+from repro import evals
 from repro.constitution import Constitution
 from repro.stages import Stage, Strict
 
@@ -23,20 +25,20 @@ ArmName = Literal[
     "neutral-sdf",
     "abliterated",
 ]
-Axis = Literal[
-    "capability",
-    "refusal",
-    "compliance",
-    "misalignment",
-    "sandbagging",
-    "sycophancy",
-    "steerability",
-    "character",
-]
+
+
+def _known_axis(name: str) -> str:
+    if name not in evals.AXES:
+        raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, evals.AXES))})
+    return name
+
+
+# checked when a file is read, so that an axis of one's own (evals.add) can be named too
+Axis = Annotated[str, AfterValidator(_known_axis), WithJsonSchema({"type": "string", "enum": list(evals.AXES)})]
 Prompting = Literal["none", "helpful-only", "careful", "constitution"]
 Quant = Literal["nf4", "none"]
 Pack = Literal["micro", "english"]
-ARM_NAMES, AXES = get_args(ArmName), get_args(Axis)
+ARM_NAMES = get_args(ArmName)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 
@@ -126,7 +128,7 @@ class Arm(Strict):
 class Evaluation(Strict):
     """What every arm is asked."""
 
-    axes: list[Axis] = Field(default=list(AXES), min_length=1, description="Which axes.")
+    axes: list[Axis] = Field(default=list(evals.AXES), min_length=1, description="Which axes.")
     samples: int = Field(10, ge=1, le=1000, description="Sampled answers per open question; all else is greedy.")
     items: int | None = Field(None, ge=1, description="At most so many items a metric; null asks all.")
     prompting: list[Prompting] = Field(

@@ -34,7 +34,7 @@ from repro.seeds import derive
 
 __all__ = [
     "AXES", "METRICS", "TAGS", "Ask", "Item", "Metric", "Unit",
-    "asks", "counts", "gate", "label", "overlap", "suite", "tags", "take", "units", "unscored", "with_system",
+    "add", "asks", "counts", "gate", "label", "overlap", "suite", "tags", "take", "units", "unscored", "with_system",
 ]  # fmt: skip
 
 AXES: dict[str, Any] = {
@@ -54,6 +54,16 @@ METRICS: dict[str, Metric] = {metric.id: metric for axis in EVERY.values() for m
 # axes that count other axes' answers bring these along
 NEEDS = {"compliance": ("refusal",), "steerability": ("refusal",), "character": ("refusal", "steerability")}
 SUBSETS = {"dose": ("refusal", "compliance", "steerability", "character")}
+
+
+def add(name: str, axis: Any) -> None:
+    """One more axis beside the eight, for this process: `axis` has METRICS, items, label_one and units, as every file of
+    this folder (docs/extending.md). Raises ValueError for a name, or a metric's, that is taken."""
+    taken = [word for word in (name, *(metric.id for metric in axis.METRICS)) if word in EVERY or word in METRICS]
+    if taken:
+        raise ValueError(f"{', '.join(taken)}: taken already; an axis and its metrics need names of their own")
+    AXES[name] = EVERY[name] = axis
+    METRICS.update((metric.id, metric) for metric in axis.METRICS)
 
 
 @dataclass(frozen=True)
