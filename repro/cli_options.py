@@ -80,8 +80,9 @@ def _crash_log() -> str:
 
 
 def command_line() -> str:
-    """What was typed, to be typed again."""
-    return shlex.join(["repro", *sys.argv[1:]])
+    """The command as it was typed: `repro ...`, or a script of one's own that calls `main` (docs/extending.md)."""
+    script = sys.argv[0].endswith(".py") and Path(sys.argv[0]).name != "__main__.py"
+    return shlex.join([*(["python", sys.argv[0]] if script else ["repro"]), *sys.argv[1:]])
 
 
 def talk() -> Console:

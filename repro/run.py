@@ -184,6 +184,9 @@ def execute(
     plan: Plan, claims: tuple[list[Any], str | None], ask: Ask, console: Console, lines: list[str], began: float
 ) -> dict[str, Any]:
     """Opens the run folder, does the missing steps, writes the results. See `run`."""
+    from repro import judging
+
+    judging.choose(ask.judge, plan)  # a judge that there is not is told before anything is trained
     root = ask.runs_dir / plan.folder_name
     registered = registered_claims(root, claims[1])
     with opened(root, plan.digest, manifest(plan, ask) | {"claims_hash": registered}) as folder:
