@@ -1,4 +1,4 @@
-"""Writes the parts of docs/*.md that stand between `<!-- generated: NAME -->` and `<!-- end -->`: python docs/generate.py
+"""Writes what stands between `<!-- generated: NAME -->` and `<!-- end -->` in docs/*.md: python docs/generate.py
 
 Keys come from the schema's descriptions, metrics from repro.evals, examples from docs/examples: a test compares.
 """

@@ -57,8 +57,8 @@ SUBSETS = {"dose": ("refusal", "compliance", "steerability", "character")}
 
 
 def add(name: str, axis: Any) -> None:
-    """One more axis beside the eight, for this process: `axis` has METRICS, items, label_one and units, as every file of
-    this folder (docs/extending.md). Raises ValueError for a name, or a metric's, that is taken."""
+    """One more axis beside the eight, for this process: `axis` has METRICS, items, label_one and units, as the files of
+    this folder have (docs/extending.md). Raises ValueError for a name, or a metric's, that is taken."""
     taken = [word for word in (name, *(metric.id for metric in axis.METRICS)) if word in EVERY or word in METRICS]
     if taken:
         raise ValueError(f"{', '.join(taken)}: taken already; an axis and its metrics need names of their own")

@@ -67,7 +67,8 @@ class Commands:
         )  # fmt: skip
 
     def run(self, words: list[str], folder: Path | None = None, typed: str = "") -> dict[str, Any]:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         request = {"words": words, "folder": str(folder or self.folder), "input": typed}
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return dict(json.loads(self.process.stdout.readline()))
@@ -98,7 +99,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 def small(words: list[str], folder: Path) -> list[str]:
     """The command with few steps, items and seeds, by options that the command line has."""
     place = next((place for place, word in enumerate(words) if word in ("run", "eval", "sweep")), None)
-    if place is None or words[0] != "repro" and not words[1].endswith(".py"):
+    if place is None or (words[0] != "repro" and not words[1].endswith(".py")):
         return words
     fewer = {"evaluation.items": "2", "evaluation.samples": "1", "evaluation.max_new_tokens": "24"}
     if words[place] != "eval":
@@ -109,8 +110,8 @@ def small(words: list[str], folder: Path) -> list[str]:
     if "--seeds" in words:
         at = words.index("--seeds") + 1
         words = [*words[:at], SEEDS, *words[at + 1 :]]
-    sets = [word for key, value in fewer.items() if f"{key}=" not in " ".join(words) for word in ("--set", f"{key}={value}")]
-    return [*words, *sets, "--workers", "1"]
+    wanted = [(key, value) for key, value in fewer.items() if not any(word.startswith(f"{key}=") for word in words)]
+    return [*words, *(word for key, value in wanted for word in ("--set", f"{key}={value}")), "--workers", "1"]
 
 
 def stages(experiment: str, given: list[str], folder: Path) -> dict[str, str]:
