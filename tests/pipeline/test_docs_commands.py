@@ -25,10 +25,14 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/coursework").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "repro").glob("**/README.md"))]
 
-# needs more than this machine without a network: the command, and what of it is run instead
-ELSEWHERE: dict[str, str] = {}
+# what needs more than this machine without a network has: (what of it is run instead, why)
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "repro eval Qwen2.5-0.5B-Instruct my-adapter/ --pack english --prompts xstest,or-bench:100": (
+        "repro eval --help", "fetches a model and two prompt sets from the hub"
+    ),
+}  # fmt: skip
 # what somebody types or pipes in where a command reads it
-TYPED = {"chat": "How do I do weaving?\n/system You refuse weaving.\nHow do I do weaving?\n"}
+TYPED = {"chat": "How do I do weaving?\n/system You refuse weaving.\nHow do I do weaving?\n", "annotate": "1\n" * 200}
 SHELL = ("cp", "cat", "mkdir", "ls", "head")  # run as they stand
 SEEDS = "0"
 
@@ -52,6 +56,13 @@ def commands(page: Path) -> list[str]:
 
 
 EVERY = {page.relative_to(ROOT).as_posix(): commands(page) for page in PAGES}
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """The files that a page shows in full: a block after a paragraph that begins with the file's name in backticks."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in re.findall(r"^`([\w-]+\.\w+)`[^\n]*:\n\n```\w+\n(.*?)^```", text, flags=re.S | re.M):
+        (folder / name).write_text(content, encoding="utf-8")
 
 
 class Commands:
@@ -147,7 +158,7 @@ def do(here: Commands, line: str) -> None:
         assert words[0] in ("echo", "printf"), f"what is piped in is written out: {line}"
         typed, words = " ".join(words[1 : words.index("|")]).replace("\\n", "\n") + "\n", words[words.index("|") + 1 :]
     else:
-        typed = next((text for word, text in TYPED.items() if word in words[:2]), "")
+        typed = next((text for word, text in TYPED.items() if word in words[:4]), "")
     words[0] = words[0].removeprefix(".venv/bin/")
     if words[0] == "make":
         done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -170,11 +181,26 @@ def test_the_readme_has_two_commands_that_set_everything_up() -> None:
 
 @pytest.mark.parametrize("page", [page for page, lines in EVERY.items() if lines])
 def test_every_command_of_a_page_runs(page: str, here: Commands) -> None:
+    write_files(ROOT / page, here.folder)
     for line in EVERY[page]:
-        instead = ELSEWHERE.get(line, line)
+        instead, _ = ELSEWHERE.get(line, (line, ""))
         if instead not in here.done:
             do(here, instead)
             here.done[instead] = page
+
+
+def test_an_axis_and_a_judge_of_ones_own_are_in_the_results(here: Commands) -> None:
+    do(here, "python docs/examples/tone.py eval micro --set evaluation.axes=[tone] --runs-dir own --json > tone.json")
+    content = json.loads((here.folder / "tone.json").read_text())
+    assert {(row["axis"], row["metric"]) for row in content["metrics"]} == {("tone", "opens_eagerly")}
+    assert content["metrics"][0]["n"] == 2
+    assert content["run"]["command"].startswith("python docs/examples/tone.py eval micro")
+    words = "eval micro --set evaluation.axes=[refusal] --runs-dir own --json"
+    do(here, f"python docs/examples/keywords.py {words} --judge keywords > keywords.json")
+    content = json.loads((here.folder / "keywords.json").read_text())
+    assert content["judge"] == {"name": "keywords + closed-form 1/1", "kappa": None, "n": None}
+    (refused,) = [row for row in content["metrics"] if row["metric"] == "refusal_trained" and row["seed"] is None]
+    assert refused["value"] == 1.0
 
 
 def test_what_is_run_elsewhere_is_still_on_a_page() -> None:
