@@ -114,7 +114,7 @@ def small(words: list[str], folder: Path) -> list[str]:
         return words
     fewer = {"evaluation.items": "2", "evaluation.samples": "1", "evaluation.max_new_tokens": "24"}
     if words[place] != "eval":
-        given = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+        given = [word for word in words if word.startswith("arms.") and words[words.index(word) - 1] == "--set"]
         fewer |= stages(words[place + 1], given, folder)
         if "--seeds" not in words:
             words = [*words, "--seeds", SEEDS]
