@@ -4,7 +4,7 @@ BIN := .venv/bin
 # the gpu extra (unsloth) only where there is a GPU to use it
 EXTRAS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu,)
 
-.PHONY: help setup reproduce-small reproduce-micro test test-all lint bench mutants clean
+.PHONY: help setup reproduce-small reproduce-micro test test-all lint bench mutants notebook clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -42,6 +42,9 @@ bench: setup  ## speed as ratios within one run
 mutants: .venv/installed-dev  ## planted bugs: how many the tests catch (long)
 	@$(BIN)/python bench/planted.py
 	@$(BIN)/python bench/mutants.py
+
+notebook: setup  ## notebooks/reproduce_small.ipynb from its reviewed source
+	@$(BIN)/python notebooks/build.py
 
 clean:  ## remove .venv and caches; runs/ stays
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants
