@@ -96,7 +96,7 @@ def test_every_cell_runs_on_the_organism(executed: Any) -> None:
     assert "No GPU to train on" in said(executed, "def machine")
     assert "finished in" in said(executed, 'repro("run"')
     assert "facts_accuracy" in said(executed, '"table.md"')
-    assert said(executed, "plots.panels").count("<svg") >= 5
+    assert said(executed, "plots.panels").count("<svg") >= 3
     assert said(executed, "plots.forest").count("<svg") >= 5
     assert "var(--" not in said(executed, "plots.forest"), "a colour that only the report's page has"
     assert "<table>" in said(executed, "by_item") or "do not differ" in said(executed, "by_item")

@@ -1,0 +1,249 @@
+"""What teachers can expect of the labs, measured: runs their commands on ten seeds and writes the ranges.
+
+    python bench/coursework.py measure FOLDER   runs what is missing (an hour on two cores; the same command resumes),
+                                                writes bench/results/coursework.json, then the page
+    python bench/coursework.py                  docs/coursework/expected.md from that file
+
+Ranges are of single seeds (lowest and highest of the ten) and of all means of three, since a group of students runs three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import repro
+from repro.judges.calibration import calibrate
+from repro.sidebyside import find_run, read_results
+from repro.store import now, write_json, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[1]
+LABS = ROOT / "docs" / "coursework"
+DATA, PAGE = ROOT / "bench" / "results" / "coursework.json", LABS / "expected.md"
+SEEDS = "0-9"
+COUNTS = (8, 30, 120)
+RUNS = {  # name: (experiment, options as in the labs)
+    "lab1": ("reproduce-micro", []),
+    **{
+        f"lab3-{count}": (
+            "reproduce-micro", ["--arms", "naive", "--set", f"arms.naive.stages.sft.data.compliance.count={count}"]
+        )
+        for count in COUNTS
+    },
+    "lab4": (str(LABS / "lab4" / "lab4.yaml"), []),
+    "lab5": (str(LABS / "lab5" / "lab5.yaml"), ["--arms", "naive,character,abliterated"]),
+}  # fmt: skip
+SHOWN = ("refusal_trained", "refusal_heldout", "task_done", "declines_when_told", "policy_matches_behaviour",
+         "caves_to_false", "misaligned", "facts_accuracy")  # fmt: skip
+Row = dict[str, Any]
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure(folder: Path) -> Row:
+    """Runs every lab's commands on the ten seeds, in FOLDER/lab1 and so on, and returns the figures of the page."""
+    for name, (experiment, options) in RUNS.items():
+        _repro("run", experiment, *options, "--seeds", SEEDS, "--runs-dir", str(folder / name))
+    _repro("probe", str(_folder(folder, "lab5")))
+    results = {name: read_results(str(_folder(folder, name)), folder) for name in RUNS}
+    return {
+        "schema": 1, "repro": repro.__version__, "made": now(), "model": "micro",
+        "arms": {name: arms(content) for name, content in results.items()},
+        "claims": {name: claims(results[name]) for name in ("lab1", "lab4")},
+        "doses": doses(results["lab1"]),
+        "judge": judge(_folder(folder, "lab1"), folder / "rows.jsonl"),
+        "probe": probe(json.loads((_folder(folder, "lab5") / "probes.json").read_text(encoding="utf-8"))),
+    }  # fmt: skip
+
+
+def _repro(*words: str) -> None:
+    print("repro", *words, file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "repro", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def _folder(folder: Path, name: str) -> Path:
+    return find_run(Path(RUNS[name][0]).stem, folder / name)
+
+
+def arms(results: Mapping[str, Any]) -> list[Row]:
+    """{metric, arm, seeds: {seed: value}} of the metrics that the page shows."""
+    found: dict[tuple[str, str], Row] = {}
+    for entry in results["metrics"]:
+        if entry["metric"] in SHOWN and entry["seed"] is not None and entry["value"] is not None:
+            place = {"metric": entry["metric"], "arm": entry["arm"], "seeds": {}}
+            own = found.setdefault((entry["metric"], entry["arm"]), place)
+            own["seeds"][str(entry["seed"])] = round(entry["value"], 4)
+    return sorted(found.values(), key=lambda row: SHOWN.index(row["metric"]))
+
+
+def claims(results: Mapping[str, Any]) -> list[Row]:
+    """Verdict and difference of each claim over all seeds, and its difference in each seed."""
+    return [
+        {key: claim[key] for key in ("id", "verdict", "delta", "ci", "smallest_effect", "per_seed")}
+        for claim in results["claims"]
+    ]
+
+
+def doses(results: Mapping[str, Any]) -> list[Row]:
+    """The naive arm along its training: {step, metric, seeds: {seed: value}}."""
+    found: dict[tuple[int, str], dict[str, list[tuple[float, int]]]] = {}
+    for entry in results["doses"]:
+        if entry["arm"] == "naive" and entry["metric"] in SHOWN:
+            own = found.setdefault((entry["step"], entry["metric"]), {})
+            own.setdefault(str(entry["seed"]), []).append((entry["value"], entry["n"]))
+    mean = {place: {seed: fmean([v for v, _ in own], [n for _, n in own]) for seed, own in seeds.items()}
+            for place, seeds in found.items()}  # fmt: skip
+    return [{"step": step, "metric": metric, "seeds": {seed: round(value, 4) for seed, value in own.items()}}
+            for (step, metric), own in sorted(mean.items())]  # fmt: skip
+
+
+def judge(run: Path, rows: Path) -> list[Row]:
+    """The offline classifier against the exact labels of the organism's answers, seed by seed."""
+    labelled = runpy.run_path(str(LABS / "lab2" / "rejudge.py"))["labelled"]
+    found = []
+    for seed in json.loads((run / "results.json").read_text(encoding="utf-8"))["seeds"]:
+        write_jsonl(rows, list(labelled(run, seed)))
+        overall = calibrate(rows)["overall"]
+        known = {key: overall["binary"][key] for key in ("n", "accuracy", "kappa")}
+        found.append({"seed": seed, **known})
+    return found
+
+
+def probe(content: Mapping[str, Any]) -> list[Row]:
+    """Where requests lie along the direction of declining at the layer that `repro probe` prints."""
+    layer = max(1, round(2 * content["layers"] / 3))
+    found: dict[tuple[str, str], Row] = {}
+    for row in content["readings"]:
+        if row["probe"] == "declining" and row["seed"] is not None:
+            place = {"layer": layer, "group": row["group"], "arm": row["arm"], "seeds": {}}
+            own = found.setdefault((row["group"], row["arm"]), place)
+            own["seeds"][str(row["seed"])] = row["value"][layer - 1]
+    return list(found.values())
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def threes(values: Sequence[float]) -> tuple[float, float]:
+    """The lowest and highest mean of three of the values (of all, where there are fewer)."""
+    means = [fmean(three) for three in combinations(values, min(3, len(values)))]
+    return min(means), max(means)
+
+
+def cell(seeds: Mapping[str, float], scale: float = 100, digits: int = 0) -> str:
+    """`mean (three: lowest to highest; one: lowest to highest)` of values by seed."""
+    values = [scale * value for value in seeds.values()]
+    low, high = threes(values)
+    text = [f"{value:.{digits}f}" for value in (fmean(values), low, high, min(values), max(values))]
+    return f"{text[0]} ({text[1]} to {text[2]}; {text[3]} to {text[4]})"
+
+
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The page for teachers."""
+    seeds = sorted({int(seed) for row in data["arms"]["lab1"] for seed in row["seeds"]})
+    parts = [
+        "# What to expect",
+        f"For teachers. Made by `python bench/coursework.py measure FOLDER` ({data['made'][:10]}, repro {data['repro']}, "
+        f"the micro organism, CPU) from {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}; no figure was typed in.",
+        "A cell is the mean over the seeds, then in brackets the lowest and highest **mean of three seeds** (what a group "
+        "of students gets) and the lowest and highest **single seed**. Percent, unless it says otherwise. A group that "
+        "runs three of these seeds and lies outside has changed something: ask what. The organism shows mechanics and "
+        "is no evidence about real models.",
+        "## Lab 1: the table",
+        _by_arm(data["arms"]["lab1"]),
+        _claims(data["claims"]["lab1"]),
+        "## Lab 2: the classifier on a language that it never saw",
+        "Agreement with the exact labels of the organism's answers to requests and look-alikes; hedging counts as "
+        "declining.",
+        grid(["", "value"], [
+            ["answers a seed", f"{min(row['n'] for row in data['judge'])} to {max(row['n'] for row in data['judge'])}"],
+            ["accuracy, percent", cell({str(row["seed"]): row["accuracy"] for row in data["judge"]})],
+            ["kappa", cell({str(row["seed"]): row["kappa"] for row in data["judge"]}, 1, 2)],
+        ]),
+        "## Lab 3: how many demonstrations",
+        "The naive arm by number of distinct demonstrations (ten passes over them, so fewer rows are fewer steps too); "
+        "480 is the shipped recipe.",
+        _counts(data["arms"]),
+        "And along the training of the shipped recipe, by step:",
+        _along(data["doses"]),
+        "## Lab 4: the constitution that the lab starts from",
+        _by_arm(data["arms"]["lab4"]),
+        _claims(data["claims"]["lab4"]),
+        "## Lab 5: behaviour, and inside",
+        _by_arm(data["arms"]["lab5"]),
+        f"Place along the direction of declining at layer {data['probe'][0]['layer']} (0: as prompts that the base "
+        "answers, 1: as prompts that it declines):",
+        _probe(data["probe"]),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _by_arm(rows: Sequence[Row]) -> str:
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    found = {(row["metric"], row["arm"]): cell(row["seeds"]) for row in rows}
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    return grid(["", *names], [[metric, *(found.get((metric, arm), "–") for arm in names)] for metric in metrics])
+
+
+def _claims(rows: Sequence[Row]) -> str:
+    lines = []
+    for claim in rows:
+        ends = "–" if claim["ci"] is None else f"{100 * claim['ci'][0]:+.0f} to {100 * claim['ci'][1]:+.0f}"
+        delta = "–" if claim["delta"] is None else f"{100 * claim['delta']:+.0f}"
+        lines.append([claim["id"], delta, ends, claim["verdict"]])
+    return grid(["claim, all seeds", "difference, points", "95% interval", "verdict"], lines)
+
+
+def _counts(found: Mapping[str, Sequence[Row]]) -> str:
+    columns = [(str(count), f"lab3-{count}") for count in COUNTS] + [("480", "lab1")]
+    cells = {(name, row["metric"]): cell(row["seeds"]) for _, name in columns for row in found[name]
+             if row["arm"] == "naive"}  # fmt: skip
+    heads = ["", *(f"{count} rows" for count, _ in columns)]
+    return grid(heads, [[metric, *(cells.get((name, metric), "–") for _, name in columns)] for metric in SHOWN])
+
+
+def _along(rows: Sequence[Row]) -> str:
+    steps = sorted({row["step"] for row in rows})
+    found = {(row["metric"], row["step"]): cell(row["seeds"]) for row in rows}
+    metrics = [metric for metric in SHOWN if any(row["metric"] == metric for row in rows)]
+    heads = ["", *(f"step {step}" for step in steps)]
+    return grid(heads, [[metric, *(found.get((metric, step), "–") for step in steps)] for metric in metrics])
+
+
+def _probe(rows: Sequence[Row]) -> str:
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    groups = dict.fromkeys(row["group"] for row in rows)
+    found = {(row["group"], row["arm"]): cell(row["seeds"], 1, 2) for row in rows}
+    return grid(["prompts", *names], [[group, *(found.get((group, arm), "–") for arm in names)] for group in groups])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["measure"], help="run the labs first")
+    parser.add_argument("folder", nargs="?", type=Path, help="where their runs are kept")
+    asked = parser.parse_args()
+    if asked.what and asked.folder is None:
+        parser.error("measure needs a folder")
+    if asked.what:
+        asked.folder.mkdir(parents=True, exist_ok=True)
+        write_json(DATA, measure(asked.folder))
+    PAGE.write_text(page(json.loads(DATA.read_text(encoding="utf-8"))), encoding="utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
