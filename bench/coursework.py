@@ -1,10 +1,10 @@
 """What teachers can expect of the labs, measured: runs their commands on ten seeds and writes the ranges.
 
-    python bench/coursework.py measure FOLDER   runs what is missing (an hour on two cores; the same command resumes),
-                                                writes bench/results/coursework.json, then the page
+    python bench/coursework.py measure FOLDER   runs what is missing (the same command resumes), writes
+                                                bench/results/coursework.json, then the page
     python bench/coursework.py                  docs/coursework/expected.md from that file
 
-Ranges are of single seeds (lowest and highest of the ten) and of all means of three, since a group of students runs three.
+Ranges are of single seeds, and of all means of three of them, since a group of students runs three.
 """
 
 from __future__ import annotations
@@ -29,15 +29,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LABS = ROOT / "docs" / "coursework"
 DATA, PAGE = ROOT / "bench" / "results" / "coursework.json", LABS / "expected.md"
 SEEDS = "0-9"
-COUNTS = (8, 30, 120)
+COUNT, STEPS = "arms.naive.stages.sft.data.compliance.count", "arms.naive.stages.sft.steps"
 RUNS = {  # name: (experiment, options as in the labs)
     "lab1": ("reproduce-micro", []),
-    **{
-        f"lab3-{count}": (
-            "reproduce-micro", ["--arms", "naive", "--set", f"arms.naive.stages.sft.data.compliance.count={count}"]
-        )
-        for count in COUNTS
-    },
+    **{f"lab3-{rows}": ("reproduce-micro", ["--arms", "naive", "--set", f"{COUNT}={rows}"]) for rows in (8, 30, 120)},
+    "lab3-8-long": ("reproduce-micro", ["--arms", "naive", "--set", f"{COUNT}=8", "--set", f"{STEPS}=150"]),
     "lab4": (str(LABS / "lab4" / "lab4.yaml"), []),
     "lab5": (str(LABS / "lab5" / "lab5.yaml"), ["--arms", "naive,character,abliterated"]),
 }  # fmt: skip
@@ -49,11 +45,15 @@ Row = dict[str, Any]
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measure(folder: Path) -> Row:
-    """Runs every lab's commands on the ten seeds, in FOLDER/lab1 and so on, and returns the figures of the page."""
+def run_labs(folder: Path, seeds: str = SEEDS) -> None:
+    """Runs every lab's commands on the seeds, in FOLDER/lab1 and so on; what is there is not done again."""
     for name, (experiment, options) in RUNS.items():
-        _repro("run", experiment, *options, "--seeds", SEEDS, "--runs-dir", str(folder / name))
+        _repro("run", experiment, *options, "--seeds", seeds, "--runs-dir", str(folder / name))
     _repro("probe", str(_folder(folder, "lab5")))
+
+
+def figures(folder: Path) -> Row:
+    """The figures of the page, from the labs' finished runs."""
     results = {name: read_results(str(_folder(folder, name)), folder) for name in RUNS}
     return {
         "schema": 1, "repro": repro.__version__, "made": now(), "model": "micro",
@@ -157,12 +157,13 @@ def page(data: Mapping[str, Any]) -> str:
     seeds = sorted({int(seed) for row in data["arms"]["lab1"] for seed in row["seeds"]})
     parts = [
         "# What to expect",
-        f"For teachers. Made by `python bench/coursework.py measure FOLDER` ({data['made'][:10]}, repro {data['repro']}, "
-        f"the micro organism, CPU) from {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}; no figure was typed in.",
-        "A cell is the mean over the seeds, then in brackets the lowest and highest **mean of three seeds** (what a group "
-        "of students gets) and the lowest and highest **single seed**. Percent, unless it says otherwise. A group that "
-        "runs three of these seeds and lies outside has changed something: ask what. The organism shows mechanics and "
-        "is no evidence about real models.",
+        f"For teachers. Made by `python bench/coursework.py measure FOLDER` ({data['made'][:10]}, repro "
+        f"{data['repro']}, the micro organism, CPU) from {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}; no figure was "
+        "typed in.",
+        "A cell is the mean over the seeds, then in brackets the lowest and highest **mean of three seeds** (what a "
+        "group of students gets) and the lowest and highest **single seed**. Percent, unless said otherwise. A group "
+        "that runs three of these seeds and lies outside has changed something: ask what. The organism shows mechanics "
+        "and is no evidence about real models.",
         "## Lab 1: the table",
         _by_arm(data["arms"]["lab1"]),
         _claims(data["claims"]["lab1"]),
@@ -175,8 +176,8 @@ def page(data: Mapping[str, Any]) -> str:
             ["kappa", cell({str(row["seed"]): row["kappa"] for row in data["judge"]}, 1, 2)],
         ]),
         "## Lab 3: how many demonstrations",
-        "The naive arm by number of distinct demonstrations (ten passes over them, so fewer rows are fewer steps too); "
-        "480 is the shipped recipe.",
+        "The naive arm by number of demonstrations, ten passes over them (so fewer rows are fewer steps too); 480 is "
+        "the shipped recipe, of 150 steps.",
         _counts(data["arms"]),
         "And along the training of the shipped recipe, by step:",
         _along(data["doses"]),
@@ -209,11 +210,12 @@ def _claims(rows: Sequence[Row]) -> str:
 
 
 def _counts(found: Mapping[str, Sequence[Row]]) -> str:
-    columns = [(str(count), f"lab3-{count}") for count in COUNTS] + [("480", "lab1")]
-    cells = {(name, row["metric"]): cell(row["seeds"]) for _, name in columns for row in found[name]
+    columns = {"8 rows": "lab3-8", "30 rows": "lab3-30", "120 rows": "lab3-120", "480 rows": "lab1",
+               "8 rows, 150 steps": "lab3-8-long"}  # fmt: skip
+    cells = {(name, row["metric"]): cell(row["seeds"]) for name in columns.values() for row in found[name]
              if row["arm"] == "naive"}  # fmt: skip
-    heads = ["", *(f"{count} rows" for count, _ in columns)]
-    return grid(heads, [[metric, *(cells.get((name, metric), "–") for _, name in columns)] for metric in SHOWN])
+    rows = [[metric, *(cells.get((name, metric), "–") for name in columns.values())] for metric in SHOWN]
+    return grid(["", *columns], rows)
 
 
 def _along(rows: Sequence[Row]) -> str:
@@ -235,12 +237,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["measure"], help="run the labs first")
     parser.add_argument("folder", nargs="?", type=Path, help="where their runs are kept")
+    parser.add_argument("--seeds", default=SEEDS, help="which seeds; the page says how many (default %(default)s)")
     asked = parser.parse_args()
     if asked.what and asked.folder is None:
         parser.error("measure needs a folder")
     if asked.what:
         asked.folder.mkdir(parents=True, exist_ok=True)
-        write_json(DATA, measure(asked.folder))
+        run_labs(asked.folder, asked.seeds)
+        write_json(DATA, figures(asked.folder))
     PAGE.write_text(page(json.loads(DATA.read_text(encoding="utf-8"))), encoding="utf-8")
     print(PAGE)
 
