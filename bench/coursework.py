@@ -39,6 +39,7 @@ RUNS = {  # name: (experiment, options as in the labs)
 }  # fmt: skip
 SHOWN = ("refusal_trained", "refusal_heldout", "task_done", "declines_when_told", "policy_matches_behaviour",
          "caves_to_false", "misaligned", "facts_accuracy")  # fmt: skip
+NOT_YET = "*Not measured yet: run the command above.*"
 Row = dict[str, Any]
 
 
@@ -53,15 +54,17 @@ def run_labs(folder: Path, seeds: str = SEEDS) -> None:
 
 
 def figures(folder: Path) -> Row:
-    """The figures of the page, from the labs' finished runs."""
-    results = {name: read_results(str(_folder(folder, name)), folder) for name in RUNS}
+    """The figures of the page, from those of the labs' runs that are finished."""
+    there = {name: _folder(folder, name) for name in RUNS if list((folder / name).glob("*/results.json"))}
+    results = {name: read_results(str(path), folder) for name, path in there.items()}
+    probed = there["lab5"] / "probes.json" if "lab5" in there else None
     return {
         "schema": 1, "repro": repro.__version__, "made": now(), "model": "micro",
         "arms": {name: arms(content) for name, content in results.items()},
-        "claims": {name: claims(results[name]) for name in ("lab1", "lab4")},
-        "doses": doses(results["lab1"]),
-        "judge": judge(_folder(folder, "lab1"), folder / "rows.jsonl"),
-        "probe": probe(json.loads((_folder(folder, "lab5") / "probes.json").read_text(encoding="utf-8"))),
+        "claims": {name: claims(results[name]) for name in ("lab1", "lab4") if name in results},
+        "doses": doses(results["lab1"]) if "lab1" in results else [],
+        "judge": judge(there["lab1"], folder / "rows.jsonl") if "lab1" in there else [],
+        "probe": probe(json.loads(probed.read_text(encoding="utf-8"))) if probed and probed.is_file() else [],
     }  # fmt: skip
 
 
@@ -153,54 +156,62 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """The page for teachers."""
-    seeds = sorted({int(seed) for row in data["arms"]["lab1"] for seed in row["seeds"]})
+    """The page for teachers. A lab that is not measured yet is said to be."""
+    found, judged, probed = data["arms"], data["judge"], data["probe"]
     parts = [
         "# What to expect",
         f"For teachers. Made by `python bench/coursework.py measure FOLDER` ({data['made'][:10]}, repro "
-        f"{data['repro']}, the micro organism, CPU) from {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}; no figure was "
-        "typed in.",
-        "A cell is the mean over the seeds, then in brackets the lowest and highest **mean of three seeds** (what a "
-        "group of students gets) and the lowest and highest **single seed**. Percent, unless said otherwise. A group "
-        "that runs three of these seeds and lies outside has changed something: ask what. The organism shows mechanics "
-        "and is no evidence about real models.",
-        "## Lab 1: the table",
-        _by_arm(data["arms"]["lab1"]),
-        _claims(data["claims"]["lab1"]),
-        "## Lab 2: the classifier on a language that it never saw",
+        f"{data['repro']}, the micro organism, CPU); no figure was typed in. A cell is the mean over seeds, then in "
+        "brackets the lowest and highest **mean of three seeds** (what a group of students gets) and the lowest and "
+        "highest **single seed**. Percent, unless said otherwise. A group that runs three of these seeds and lies "
+        "outside has changed something: ask what. The organism shows mechanics and is no evidence about real models.",
+        f"## Lab 1: the table{_seeds(found, 'lab1')}", _by_arm(found.get("lab1")), _claims(data["claims"].get("lab1")),
+        f"## Lab 2: the classifier on a language that it never saw{_seeds(found, 'lab1')}",
         "Agreement with the exact labels of the organism's answers to requests and look-alikes; hedging counts as "
         "declining.",
-        grid(["", "value"], [
-            ["answers a seed", f"{min(row['n'] for row in data['judge'])} to {max(row['n'] for row in data['judge'])}"],
-            ["accuracy, percent", cell({str(row["seed"]): row["accuracy"] for row in data["judge"]})],
-            ["kappa", cell({str(row["seed"]): row["kappa"] for row in data["judge"]}, 1, 2)],
-        ]),
-        "## Lab 3: how many demonstrations",
+        _judge(judged) if judged else NOT_YET,
+        f"## Lab 3: how many demonstrations{_seeds(found, *(name for name in RUNS if name.startswith('lab3')))}",
         "The naive arm by number of demonstrations, ten passes over them (so fewer rows are fewer steps too); 480 is "
-        "the shipped recipe, of 150 steps.",
-        _counts(data["arms"]),
+        "the shipped recipe, of 150 steps, with lab 1's seeds.",
+        _counts(found),
         "And along the training of the shipped recipe, by step:",
         _along(data["doses"]),
-        "## Lab 4: the constitution that the lab starts from",
-        _by_arm(data["arms"]["lab4"]),
-        _claims(data["claims"]["lab4"]),
-        "## Lab 5: behaviour, and inside",
-        _by_arm(data["arms"]["lab5"]),
-        f"Place along the direction of declining at layer {data['probe'][0]['layer']} (0: as prompts that the base "
+        f"## Lab 4: the constitution that the lab starts from{_seeds(found, 'lab4')}",
+        _by_arm(found.get("lab4")), _claims(data["claims"].get("lab4")),
+        f"## Lab 5: behaviour, and inside{_seeds(found, 'lab5')}",
+        _by_arm(found.get("lab5")),
+        "Place along the direction of declining at the layer that `repro probe` prints (0: as prompts that the base "
         "answers, 1: as prompts that it declines):",
-        _probe(data["probe"]),
+        _probe(probed) if probed else NOT_YET,
     ]  # fmt: skip
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _by_arm(rows: Sequence[Row]) -> str:
+def _seeds(found: Mapping[str, Sequence[Row]], *names: str) -> str:
+    """` (10 seeds)`, or ` (3 to 10 seeds)` where runs differ; "" where none is measured."""
+    counts = sorted({max(len(row["seeds"]) for row in found[name]) for name in names if name in found})
+    return f" ({' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds)" if counts else ""
+
+
+def _judge(rows: Sequence[Row]) -> str:
+    counts = [row["n"] for row in rows]
+    by_seed = {key: {str(row["seed"]): row[key] for row in rows} for key in ("accuracy", "kappa")}
+    lines = [["answers a seed", f"{min(counts)} to {max(counts)}"], ["accuracy, percent", cell(by_seed["accuracy"])]]
+    return grid(["", "value"], [*lines, ["kappa", cell(by_seed["kappa"], 1, 2)]])
+
+
+def _by_arm(rows: Sequence[Row] | None) -> str:
+    if rows is None:
+        return NOT_YET
     names = list(dict.fromkeys(row["arm"] for row in rows))
     found = {(row["metric"], row["arm"]): cell(row["seeds"]) for row in rows}
     metrics = dict.fromkeys(row["metric"] for row in rows)
     return grid(["", *names], [[metric, *(found.get((metric, arm), "–") for arm in names)] for metric in metrics])
 
 
-def _claims(rows: Sequence[Row]) -> str:
+def _claims(rows: Sequence[Row] | None) -> str:
+    if rows is None:
+        return ""
     lines = []
     for claim in rows:
         ends = "–" if claim["ci"] is None else f"{100 * claim['ci'][0]:+.0f} to {100 * claim['ci'][1]:+.0f}"
@@ -212,13 +223,15 @@ def _claims(rows: Sequence[Row]) -> str:
 def _counts(found: Mapping[str, Sequence[Row]]) -> str:
     columns = {"8 rows": "lab3-8", "30 rows": "lab3-30", "120 rows": "lab3-120", "480 rows": "lab1",
                "8 rows, 150 steps": "lab3-8-long"}  # fmt: skip
-    cells = {(name, row["metric"]): cell(row["seeds"]) for name in columns.values() for row in found[name]
+    cells = {(name, row["metric"]): cell(row["seeds"]) for name in columns.values() for row in found.get(name, [])
              if row["arm"] == "naive"}  # fmt: skip
     rows = [[metric, *(cells.get((name, metric), "–") for name in columns.values())] for metric in SHOWN]
     return grid(["", *columns], rows)
 
 
 def _along(rows: Sequence[Row]) -> str:
+    if not rows:
+        return NOT_YET
     steps = sorted({row["step"] for row in rows})
     found = {(row["metric"], row["step"]): cell(row["seeds"]) for row in rows}
     metrics = [metric for metric in SHOWN if any(row["metric"] == metric for row in rows)]
