@@ -164,7 +164,8 @@ def page(data: Mapping[str, Any]) -> str:
         f"{data['repro']}, the micro organism, CPU); no figure was typed in. A cell is the mean over seeds, then in "
         "brackets the lowest and highest **mean of three seeds** (what a group of students gets) and the lowest and "
         "highest **single seed**. Percent, unless said otherwise. A group that runs three of these seeds and lies "
-        "outside has changed something: ask what. The organism shows mechanics and is no evidence about real models.",
+        "outside has changed something: ask what. (A run's own table weighs items and not seeds, so it may differ by a "
+        "few points.) The organism shows mechanics and is no evidence about real models.",
         f"## Lab 1: the table{_seeds(found, 'lab1')}", _by_arm(found.get("lab1")), _claims(data["claims"].get("lab1")),
         f"## Lab 2: the classifier on a language that it never saw{_seeds(found, 'lab1')}",
         "Agreement with the exact labels of the organism's answers to requests and look-alikes; hedging counts as "
