@@ -204,12 +204,12 @@ display(Markdown((RUN / "table.md").read_text(encoding="utf-8")))
 import json
 
 from repro.report import curves, plots, table
-from repro.report.probe_plot import on_white
+from repro.report.probe_plot import standalone
 
 
 def show(pictures, across=2):
     """Pictures beside each other."""
-    cells = "".join(f'<div style="width:{96 // across}%;min-width:300px">{on_white(one)}</div>' for one in pictures)
+    cells = "".join(f'<div style="width:{96 // across}%;min-width:300px">{standalone(one)}</div>' for one in pictures)
     display(HTML(f'<div style="display:flex;flex-wrap:wrap;gap:8px">{cells}</div>'))
 
 
