@@ -165,6 +165,7 @@ def plan(
     offline: Offline = False,
     workers: Workers = None,
     gpu_gib: GpuGib = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also which input of each step changed, and how.")] = False,
     preview: Annotated[
         int | None, typer.Option("--preview", min=1, help="Show so many rows of each stage, trained tokens coloured.")
     ] = None,
@@ -179,7 +180,7 @@ def plan(
     ask = _ask(experiment, model, arms, seeds, sets, prompting, runs_dir, offline)
     ask.gpu_gib, ask.planning = gpu_gib, True
     made, lines = runner.prepare(ask)
-    planview.show(made, runs_dir, lines, workers)
+    planview.show(made, runs_dir, lines, workers, explain)
     if preview:
         from rich.console import Console
 

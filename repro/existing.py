@@ -14,7 +14,7 @@ from rich.console import Console
 
 from repro import data, doctor, estimate, pairs, recipes, store
 from repro.errors import BadInput, CannotHere, ReproError
-from repro.keys import CODE_VERSION, asked_hash, base_fingerprint, template_of
+from repro.keys import CODE_VERSION, asked_hash, base_fingerprint, key_of, template_of, versions
 from repro.pairs import Pair, PairFile
 from repro.plan import Plan, Step, locate, suites
 from repro.run import Ask, Failed, Interrupted, execute, seed_list
@@ -322,18 +322,19 @@ def plan_for(
         for prompting in plan.prompting:
             items, _ = suites(plan, split, prompting)
             for model, digest in zip(models, digests, strict=True):
-                key = store.hash_value(
-                    {
-                        "code": CODE_VERSION, "model": digest, "quant": experiment.quant, "seed": seed,
-                        "prompting": prompting, "items": asked_hash(items),
-                        "max_new_tokens": experiment.evaluation.max_new_tokens,
-                    }
-                )  # fmt: skip
+                inputs = {
+                    "code": CODE_VERSION, "versions": versions("answers", experiment.quant), "model": digest,
+                    "quant": experiment.quant, "seed": seed, "prompting": prompting,
+                    "items": {"count": len(items), "sha256": asked_hash(items)},
+                    "max_new_tokens": experiment.evaluation.max_new_tokens,
+                }  # fmt: skip
+                key = key_of(inputs)
                 seconds = estimate.answers_seconds(plan, items, experiment.evaluation.max_new_tokens)
                 arm = model.name
                 plan.steps[key] = Step(
                     key, "answers", arm, seed, 0, None, prompting=prompting, items=tuple(items), seconds=seconds,
                     max_new_tokens=experiment.evaluation.max_new_tokens, spec=model.spec, adapter=model.adapter,
+                    inputs=inputs,
                 )  # fmt: skip
                 plan.answers[arm, seed, prompting] = key
     return plan

@@ -15,7 +15,15 @@ from repro import data, estimate, evals, store
 from repro.data import sources
 from repro.errors import BadInput
 from repro.evals import public
-from repro.keys import answers_inputs, base_fingerprint, experiment_hash, stage_inputs
+from repro.keys import (
+    answers_inputs,
+    base_files,
+    base_fingerprint,
+    common_inputs,
+    experiment_hash,
+    key_of,
+    stage_inputs,
+)
 from repro.schema import Arm, Experiment, ModelSpec
 from repro.seeds import derive
 from repro.stages import EVALUATION_JUDGES
@@ -45,6 +53,7 @@ class Step:
     spec: Any = None  # another base than the plan's, and an adapter from elsewhere: for models that were not made here
     adapter: Path | None = None
     cell: str = ""  # of a sweep, where not all cells have this step
+    inputs: dict[str, Any] = field(default_factory=dict)  # what the key was made of; kept with the outcome
 
     @property
     def folder(self) -> str:
@@ -77,6 +86,7 @@ class Plan:
     base: str  # fingerprint of the base model
     pack: Any
     gpu: estimate.Gpu | None = None  # what it is planned for; None: the CPU
+    base_files: dict[str, str] = field(default_factory=dict)  # {name: sha256} where the base is a folder
     prompts: list[dict[str, Any]] = field(default_factory=list)  # of public sets, asked beside the suite
     steps: dict[str, Step] = field(default_factory=dict)  # by key
     stages: dict[tuple[str, int], list[str]] = field(default_factory=dict)  # keys of an arm's own and shared stages
@@ -109,9 +119,10 @@ def build(
     """
     chosen = tuple(arm for arm in experiment.arms if arms is None or arm in arms or arm == "base")
     strategies = tuple(experiment.evaluation.prompting)
+    files = base_files(spec) if base is None else {}
     plan = Plan(
         experiment, spec, chosen, tuple(experiment.seeds), strategies, experiment_hash(experiment),
-        base or base_fingerprint(spec), data.load(experiment.pack), gpu,
+        base or base_fingerprint(spec, files), data.load(experiment.pack), gpu, files,
     )  # fmt: skip
     problems: list[str] = []
     for seed in plan.seeds:
@@ -143,25 +154,27 @@ class _Rows:
         self._pack, self._split, self._seed = pack, split, derive(seed, "data")
         self._made: dict[str, tuple[list[dict[str, Any]], str]] = {}
 
-    def of(self, stage: Any, constitution: Any = None) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-        """A stage's rows in the order of its sources, and the hash of each source's rows.
+    def of(self, stage: Any, constitution: Any = None) -> tuple[tuple[dict[str, Any], ...], list[dict[str, Any]]]:
+        """A stage's rows in the order of its sources, and {source, rows, sha256} of each source.
 
         A grpo row's check is the one that the row's principle names in the constitution, or the stage's own reward.
         """
         rows: list[dict[str, Any]] = []
-        hashes = []
+        made_of = []
         for source in stage_sources(stage):
             kind = None if stage.kind == "abliterate" else stage.kind  # its rows are of two sorts
             name = store.canonical([kind, source.model_dump(mode="json")])
             if name not in self._made:
                 made = sources.read(source, self._pack, self._split, self._seed, kind=kind)
                 self._made[name] = (made, store.hash_rows(made))
-            rows += self._made[name][0]
-            hashes.append(self._made[name][1])
+            own, digest = self._made[name]
+            rows += own
+            made_of.append({"source": sources.name_of(source), "rows": len(own), "sha256": digest})
         if stage.kind == "grpo":
             rows = [row | {"check": _check_of(row, stage, constitution)} for row in rows]
-            hashes.append(store.hash_rows([row["check"] for row in rows]))
-        return tuple(rows), hashes
+            checks = [row["check"] for row in rows]
+            made_of.append({"source": "the checks", "rows": len(checks), "sha256": store.hash_rows(checks)})
+        return tuple(rows), made_of
 
 
 def _check_of(row: dict[str, Any], stage: Any, constitution: Any) -> str:
@@ -186,22 +199,23 @@ def _chain(plan: Plan, arm: str, seed: int, recipe: Any, rows: _Rows, before: li
     keys = list(before)
     start = before[-1] if before else None
     for stage in recipe.stages if recipe else []:
-        own, hashes = rows.of(stage, recipe.constitution)
+        own, made_of = rows.of(stage, recipe.constitution)
         upstream = keys[-1] if keys else None
         index = len(keys)
-        key = store.hash_value(
-            stage_inputs(
-                plan.base, plan.experiment.quant, plan.spec, seed, index, stage, hashes, upstream,
-                start if stage.kind == "dpo" else None,
-            )
-        )  # fmt: skip
+        inputs = stage_inputs(_common(plan, stage.kind, seed), index, stage, made_of, upstream,
+                              start if stage.kind == "dpo" else None)  # fmt: skip
+        key = key_of(inputs)
         seconds = estimate.stage_seconds(plan, stage, own)
         # a stage that two arms share has one key, hence one step: the first arm's
         plan.steps.setdefault(
-            key, Step(key, stage.kind, arm, seed, index, upstream, start, stage, own, seconds=seconds)
+            key, Step(key, stage.kind, arm, seed, index, upstream, start, stage, own, seconds=seconds, inputs=inputs)
         )
         keys.append(key)
     return keys
+
+
+def _common(plan: Plan, kind: str, seed: int) -> dict[str, Any]:
+    return common_inputs(kind, plan.base, plan.base_files, plan.experiment.quant, plan.spec, seed)
 
 
 def _check_data(plan: Plan, split: Any, rows: _Rows, seed: int, problems: list[str]) -> None:
@@ -286,17 +300,15 @@ def _ask(plan: Plan, arm: str, seed: int, prompting: str, items: dict[str, Any],
         dosed = None
     upstream = keys[-1] if keys else None
     most = plan.experiment.evaluation.max_new_tokens
-    key = store.hash_value(
-        answers_inputs(
-            plan.base, plan.experiment.quant, plan.spec, seed, arm, upstream, dosed, most, prompting, full, small
-        )
-    )
+    common = _common(plan, "answers", seed)
+    inputs = answers_inputs(common, arm, upstream, dosed, most, prompting, full, small)
+    key = key_of(inputs)
     doses = len(plan.steps[dosed].stage.doses) if dosed else 0
     parts = [estimate.answers_seconds(plan, full, most), estimate.answers_seconds(plan, small, most, rounds=doses)]
     seconds = sum(part for part in parts if part is not None) if None not in parts else None
     plan.steps[key] = Step(
         key, "answers", arm, seed, len(keys), upstream, prompting=prompting, items=tuple(full),
-        dose_items=tuple(small) if dosed else (), dosed=dosed, max_new_tokens=most, seconds=seconds,
+        dose_items=tuple(small) if dosed else (), dosed=dosed, max_new_tokens=most, seconds=seconds, inputs=inputs,
     )  # fmt: skip
     plan.answers[arm, seed, prompting] = key
 

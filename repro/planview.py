@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repro import estimate, recipes, store
+from repro import changes, estimate, recipes, store
 from repro.plan import Plan, expected_seconds, missing
 from repro.progress import duration
 from repro.run import crew
@@ -28,8 +28,9 @@ def memory_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def show(plan: Plan, runs_dir: Path, lines: list[str], workers: int | None) -> None:
-    """Prints to stdout. Raises BadInput where the run folder is another experiment's."""
+def show(plan: Plan, runs_dir: Path, lines: list[str], workers: int | None, explain: bool = False) -> None:
+    """Prints to stdout; with `explain`, below each step that is made again what changed. Raises BadInput where the run
+    folder is another experiment's."""
     root = runs_dir / plan.folder_name
     store.check(root, plan.digest)
     console = Console(highlight=False)
@@ -41,6 +42,8 @@ def show(plan: Plan, runs_dir: Path, lines: list[str], workers: int | None) -> N
         seconds = "" if step.seconds is None else duration(step.seconds)
         state = "there" if key not in reasons else f"to do: {reasons[key]}"
         console.print(f"{key[:8]}  {step.title:<{width}}  {seconds:>12}  {state}", markup=False, soft_wrap=True)
+        for line in changes.explain(plan, step, root, reasons) if explain else ():
+            console.print(f"{'':<10}{line}", markup=False, soft_wrap=True)
     todo = [plan.steps[key] for key in reasons]
     count, threads, device = crew(plan, todo, workers)
     console.print(f"\n{len(todo)} of {len(plan.steps)} steps to do; comparing always", markup=False)

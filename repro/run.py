@@ -109,7 +109,7 @@ def prepare(ask: Ask) -> tuple[Plan, list[str]]:
         how = "repro micro build --out FOLDER makes them, --model FOLDER uses them"
         raise CannotHere(f"the weights of {spec.id} are not there ({spec.path_or_hub}): {how}")
     base = None
-    if ask.planning:
+    if ask.planning and local_folder(spec) is None:
         try:
             base = base_fingerprint(spec)
         except (CannotHere, BadInput) as error:

@@ -76,6 +76,7 @@ def perform(job: Job, loaded: list[Any], threads: int, moved: Send, say: Callabl
         began = time.monotonic()
         model = _model(job, loaded, threads)
         summary = _answer(job, model, moved) if job.step.stage is None else _train(job, model, moved, say)
+        summary.pop("inputs", None)  # they stay with the outcome; the journal has no need of them
         return "done", summary | {"wall_seconds": round(time.monotonic() - began, 2)}
     except ReproError as error:
         traceback.print_exc()
@@ -123,7 +124,7 @@ def _train(job: Job, model: Any, moved: Send, say: Callable[[str], None] | None 
     from repro import train
 
     step = job.step
-    summary: dict[str, Any] = {}
+    summary: dict[str, Any] = {"inputs": step.inputs}
     with store.building(job.root / step.folder, step.key, summary, resumable=True) as folder:
         rows = [dict(row) for row in step.rows]
         own_answers = step.kind == "dpo"
@@ -167,7 +168,7 @@ def _answer(job: Job, model: Any, moved: Send) -> dict[str, Any]:
         small = evals.asks(list(step.dose_items))
         rounds += [(dose["step"], job.folders[step.dosed] / dose["folder"], small) for dose in doses]
     total, before = sum(len(asked) for _, _, asked in rounds), 0
-    summary: dict[str, Any] = {"prompting": step.prompting, "answers": total}
+    summary: dict[str, Any] = {"prompting": step.prompting, "inputs": step.inputs, "answers": total}
     with store.building(job.root / step.folder, step.key, summary) as folder:
         rows: list[dict[str, Any]] = []
         began = time.monotonic()

@@ -27,6 +27,13 @@ ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assi
 KEPT = ("id", "topic", "principle", "args")
 
 
+def name_of(source: PackSource | FileSource | HubSource) -> str:
+    """How a source is named to people: its kind of rows, its file, or its id on the hub."""
+    if isinstance(source, PackSource):
+        return source.pack
+    return source.file if isinstance(source, FileSource) else source.hub
+
+
 def read(
     source: PackSource | FileSource | HubSource, pack: Any, split: Any, seed: int, kind: str | None = None
 ) -> list[Row]:
@@ -34,17 +41,17 @@ def read(
 
     With the `kind` of the stage that wants them (sdf, sft, dpo, grpo) each row is checked for what that stage needs.
     """
-    name: str
+    name = name_of(source)
     if isinstance(source, PackSource):
         eager = DEFAULT_EAGER if source.eager is None else source.eager
-        rows, name = pack.rows(source.pack, split, count=source.count, eager=eager, seed=seed), source.pack
+        rows = pack.rows(source.pack, split, count=source.count, eager=eager, seed=seed)
     elif isinstance(source, FileSource):
-        path, name = Path(source.file), source.file
+        path = Path(source.file)
         if hazard := hazardous_file(str(path.resolve())):  # a link may lead there
             raise BadInput(f"{name} holds hazardous prompts ({hazard}): for labelling answers only, never for training")
         rows = read_jsonl(path, source.columns, kind)
     else:
-        rows, name = _hub(source, kind), source.hub
+        rows = _hub(source, kind)
     rows = rows if source.count is None else rows[: source.count]
     if not rows:
         raise BadInput(f"{name}: no rows to train on")
