@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from repro import schema, stages
 from repro.errors import BadInput
-from repro.yamltree import SOURCE, Node, Place, describe, did_you_mean, one_line, plain
+from repro.yamltree import SHOWN, SOURCE, Node, Place, describe, did_you_mean, one_line, plain, shortened
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,7 +31,7 @@ BOUNDS = {
     "greater_than": ("gt", "must be above"), "greater_than_equal": ("ge", "must be at least"),
     "less_than": ("lt", "must be below"), "less_than_equal": ("le", "must be at most"),
     "too_short": ("min_length", "needs entries: at least"), "string_too_short": ("min_length", "characters: at least"),
-    "string_too_long": ("max_length", "characters: at most"),
+    "too_long": ("max_length", "too many entries: at most"), "string_too_long": ("max_length", "characters: at most"),
 }  # fmt: skip
 
 
@@ -45,11 +45,11 @@ def validate(model: type[M], node: Node, *, problems: list[str] | None = None) -
         value = model.model_validate(plain(node))
     except ValidationError as error:
         known = bool(problems)
-        for fault in error.errors(include_url=False):
-            if fault["loc"] or not known:
-                problems.append(explain(model, node, fault))
+        faults = [fault for fault in error.errors(include_url=False) if fault["loc"] or not known]
+        problems += [explain(model, node, fault) for fault in faults[: 2 * SHOWN]]
+        problems += [f"and more faults: {len(faults):,} in all"] if len(faults) > 2 * SHOWN else []
     if problems:
-        raise BadInput(list(dict.fromkeys(map(one_line, problems))))
+        raise BadInput(shortened(list(dict.fromkeys(map(one_line, problems)))))
     return value
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from repro.constitution import Constitution, read_constitution
 from repro.errors import BadInput
 from repro.explain import validate
-from repro.locate import find, find_file, resolve_model
+from repro.locate import check_inside, find, find_file, resolve_model
 from repro.schema import Experiment, Pack, Recipe
 from repro.yamltree import Node, Place, describe, did_you_mean, merge, parse, put, read_text, read_yaml, scalar, shown
 
@@ -37,9 +37,11 @@ def read_extended(kind: str, path: Path, chain: tuple[Path, ...], problems: list
 
 def _find_named(kind: str, node: Node) -> Path:
     try:
-        return find(kind, node.value, node.place.folder)
+        path = find(kind, node.value, node.place.folder)
     except BadInput as error:
         raise BadInput([f"{node.place}: {line}" for line in error.lines]) from None
+    check_inside(node, path)
+    return path
 
 
 def _parse_sets(sets: Sequence[str], problems: list[str]) -> list[tuple[list[str], Node]]:
@@ -98,7 +100,7 @@ def _with_files(node: Node, problems: list[str]) -> Node:
     if file is None or not isinstance(file.value, str):
         return node
     try:
-        path = find_file(file)
+        path = find_file(file, anywhere=True)
         if not os.path.getsize(path):
             problems.append(f"{file.place}: {file.value} is empty")
         return replace(node, value={**node.value, "file": replace(file, value=shown(path))})

@@ -45,12 +45,31 @@ def find(kind: str, name: str, folder: Path | None = None) -> Path:
     )
 
 
-def find_file(node: Node) -> Path:
-    """A file that a recipe names: relative to the recipe, else to the recipes folder (so that copies keep working)."""
+def find_file(node: Node, *, anywhere: bool = False) -> Path:
+    """A file that a recipe names: relative to the recipe, else to the recipes folder (so that copies keep working).
+
+    With `anywhere` it may lie outside the project (see `check_inside`), as data on another disk does.
+    """
     for folder in (node.place.folder or Path.cwd(), recipes_root()):
         if os.path.isfile(folder / node.value):
+            if not anywhere:
+                check_inside(node, folder / node.value)
             return folder / node.value
     raise BadInput(f"{node.place}: no such file: {node.value}")
+
+
+def check_inside(node: Node, path: Path) -> None:
+    """BadInput where a recipe names a text (recipe, constitution, prompt, claims) outside the project: the recipe's own
+    folder, the working folder, and the recipes that ship. Somebody else's recipe then can't pull a private file into a
+    run that is shared. What the command line names (`--set`) is the user's own word, and may lie anywhere."""
+    if not node.place.line:
+        return
+    own = [folder.resolve() for folder in (node.place.folder or Path.cwd(), Path.cwd(), recipes_root())]
+    if not any(path.resolve().is_relative_to(folder) for folder in own):
+        raise BadInput(
+            f"{node.place}: {node.value} lies outside the recipe's folder and the working folder: copy it there, work "
+            "from a folder that holds both, or name it with --set"
+        )
 
 
 def load_model(path: Path) -> ModelSpec:

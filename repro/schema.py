@@ -159,6 +159,7 @@ class Experiment(Strict):
     quant: Quant = Field("nf4", description="How the base is held: nf4 (4 bits) or none.")
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
         min_length=1,
+        max_length=1000,
         description="Each trains and evaluates every arm once; three or more make claims testable.",
     )
     start: Annotated[Recipe, _NAME] | None = Field(

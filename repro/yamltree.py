@@ -19,6 +19,8 @@ from repro.errors import BadInput
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_VALUES = 5_000  # in a file; the longest recipe has a few hundred
+SHOWN = 50  # faults named in one go
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -70,8 +72,16 @@ def did_you_mean(word: object, candidates: Iterable[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with every stretch of white space as one blank: a message takes one line whatever it quotes."""
-    return " ".join(text.split())
+    """The text with every stretch of white space as one blank, and what would steer a terminal as escapes: a message
+    takes one line whatever it quotes."""
+    words = " ".join(text.split())
+    return words if words.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
+def shortened(problems: list[str]) -> list[str]:
+    """The first faults, and how many more there are."""
+    rest = len(problems) - SHOWN
+    return problems if rest <= 1 else [*problems[:SHOWN], f"and {rest:,} more faults"]
 
 
 def read_text(path: Path) -> str:
@@ -85,7 +95,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise BadInput(f"{name}: cannot be read ({error.strerror})") from None
     if len(data) > MAX_BYTES:
-        raise BadInput(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
+        last = data.count(b"\n") + 1
+        raise BadInput(f"{name}:{last}:1: larger than {MAX_BYTES // 1_000_000} MB")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -106,7 +117,8 @@ def parse(text: str, source: str, folder: Path | None = None, *, lines: bool = T
     """A YAML text as a tree. `lines=False` is for a text from the command line, whose places are just `source`."""
     reader = _Reader(source, folder, lines)
     try:
-        node = reader.document(yaml.parse(text, Loader=yaml.SafeLoader))
+        loader = yaml.SafeLoader(text)
+        node = reader.document(_events(loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reader.problem(f"not valid YAML: {error.problem or error.context}", mark)
@@ -114,11 +126,16 @@ def parse(text: str, source: str, folder: Path | None = None, *, lines: bool = T
         before = text[: error.position]
         place = Place(source, before.count("\n") + 1, error.position - before.rfind("\n")) if lines else source
         reader.problems.append(f"{place}: the character {chr(int(error.character))!r} is not allowed")
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. an escape beyond Unicode
-        reader.problems.append(f"{source}: not valid YAML: {error}")
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # e.g. an escape beyond Unicode
+        reader.problem(f"not valid YAML: {error}", loader.get_mark())
     if reader.problems:
-        raise BadInput([one_line(problem) for problem in reader.problems])
+        raise BadInput(shortened([one_line(problem) for problem in reader.problems]))
     return node
+
+
+def _events(loader: yaml.SafeLoader) -> Iterator[Any]:
+    while loader.check_event():
+        yield loader.get_event()
 
 
 def scalar(text: str) -> Any:
@@ -126,7 +143,7 @@ def scalar(text: str) -> Any:
     if text in _SPECIAL:
         return _SPECIAL[text]
     if len(text) <= 100:  # no sane number is longer, and python refuses to read integers of thousands of digits
-        if _INT.fullmatch(text):
+        if len(text) <= 18 and _INT.fullmatch(text):  # one of more digits stays text, and no number is text
             return int(text, 0 if text[:2] in ("0o", "0x") else 10)
         if _FLOAT.fullmatch(text):
             return float(text)
@@ -137,7 +154,7 @@ class _Reader:
     """Builds nodes from PyYAML's events (not from its values: those follow YAML 1.1), collecting every problem."""
 
     def __init__(self, source: str, folder: Path | None, lines: bool):
-        self.source, self.folder, self.lines = source, folder, lines
+        self.source, self.folder, self.lines, self.values = source, folder, lines, 0
         self.problems: list[str] = []
 
     def place(self, mark: Any) -> Place:
@@ -163,6 +180,9 @@ class _Reader:
 
     def node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         place = self.place(event.start_mark)
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES:,} values", problem_mark=event.start_mark)
         if depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH}", problem_mark=event.start_mark)
         if isinstance(event, yaml.AliasEvent):
@@ -173,6 +193,8 @@ class _Reader:
         if event.tag is not None:
             self.problem(f"the tag {event.tag} is refused", event.start_mark)
         if isinstance(event, yaml.ScalarEvent):
+            if not event.value.isascii() and any("\ud800" <= character <= "\udfff" for character in event.value):
+                self.problem("half of a surrogate pair, which is no character", event.start_mark)
             return Node(scalar(event.value) if event.style is None else event.value, place)
         if isinstance(event, yaml.SequenceStartEvent):
             return Node(list(self.items(events, depth)), place)

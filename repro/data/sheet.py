@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from repro import jsonl
 from repro.errors import BadInput, CannotHere, RunFailed
 
 
@@ -92,7 +93,7 @@ class Sheet:
 
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = jsonl.parse(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("id"), str) else None

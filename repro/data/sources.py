@@ -5,14 +5,13 @@ Every fault of a file is found at once and named by file:line; docs/data.md show
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from repro import store
+from repro import jsonl, store
 from repro.data.public import caution, hazardous_file
 from repro.errors import BadInput, CannotHere
 from repro.stages import Columns, FileSource, HubSource, PackSource
@@ -60,34 +59,11 @@ def read(
 
 def read_jsonl(path: Path, columns: Columns | None = None, kind: str | None = None) -> list[Row]:
     """The rows of a JSONL file; BadInput lists every faulty line as file:line (20 of them, then how many more)."""
-    try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from None
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise BadInput(f"{path}:1: not UTF-8, but UTF-16: save it as UTF-8")
     rows: list[Row] = []
     problems: list[str] = []
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in jsonl.lines(path):
         try:
-            raw = json.loads(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
-            made = row_of(raw, columns, kind)
-            if b"\\ud" in line.lower():
-                store.canonical(made).encode()
-            rows.append({"id": f"{path.name}:{number}", **made})
-        except UnicodeDecodeError as error:
-            where = f"byte 0x{line[error.start]:02x} at place {error.start + 1} of the line"
-            problems.append(f"{path}:{number}: not UTF-8 ({where})")
-        except UnicodeEncodeError:
-            problems.append(f"{path}:{number}: half of a surrogate pair (\\ud800 to \\udfff), which is no character")
-        except json.JSONDecodeError as error:
-            problems.append(f"{path}:{number}: not JSON: {error.msg} (character {error.colno})")
-        except RecursionError:
-            problems.append(f"{path}:{number}: not JSON: too deeply nested")
+            rows.append({"id": f"{path.name}:{number}", **row_of(jsonl.parse(line), columns, kind)})
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
     _raise(problems, "lines")
@@ -98,19 +74,6 @@ def _raise(problems: list[str], what: str) -> None:
     if problems:
         rest = len(problems) - SHOWN
         raise BadInput(problems[:SHOWN] + ([f"and {rest} more {what}"] if rest > 0 else []))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> Row:
-    found: Row = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f'duplicate key "{key}"')
-        found[key] = value
-    return found
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 # one row --------------------------------------------------------------------------------------------------------------

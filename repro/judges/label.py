@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from repro import jsonl
 from repro.errors import BadInput
 from repro.judges.refusal import LABELS, classify
 
@@ -80,22 +81,15 @@ def _label(path: Path, file: TextIO, on_rows: Callable[[int], None] | None) -> C
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str, int]]:
     """(line number, the row or what is wrong with it, its bytes); empty lines are skipped."""
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, _row(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line), len(line)
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from None
+    for number, line in jsonl.lines(path):
+        yield number, _row(line), len(line)
 
 
 def _row(line: bytes) -> dict[str, Any] | str:
     try:
-        row = json.loads(line.decode("utf-8"), parse_constant=_not_json)
-    except UnicodeDecodeError:
-        return "not UTF-8 text"
-    except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
+        row = jsonl.parse(line, halves=True)
+    except ValueError as error:
+        return str(error)
     if not isinstance(row, dict):
         return "not an object: {prompt, response} is needed"
     for key in ("prompt", "response"):
@@ -104,10 +98,6 @@ def _row(line: bytes) -> dict[str, Any] | str:
         if not isinstance(row[key], str):
             return f'"{key}" is not text'
     return row
-
-
-def _not_json(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON value")
 
 
 def _write(file: TextIO, rows: list[dict[str, Any]], labels: Counter[str], why: Counter[str]) -> int:

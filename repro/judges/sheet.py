@@ -7,7 +7,6 @@ said. Labels balance what is labelled, so `weight` in the key says how many of t
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import store
+from repro import jsonl, store
 from repro.errors import BadInput
 from repro.judges.rubrics import KINDS, RUBRICS
 from repro.yamltree import did_you_mean
@@ -122,21 +121,12 @@ def write(path: Path, sheet: list[Row], key: list[Row]) -> None:
 
 def read_rows(path: Path) -> list[tuple[int, Row]]:
     """(line number, row) of a JSONL file; BadInput with each line that is no JSON object, as file:line."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path}: can't be read: {error.strerror}") from None
     rows, problems = [], []
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in jsonl.lines(path):
         try:
-            row = json.loads(line)
-            json.dumps(row, ensure_ascii=False).encode()  # half of a character pair is no text
-        except UnicodeError:
-            problems.append(f"{path}:{number}: not text in UTF-8")
-        except (ValueError, RecursionError) as error:
-            problems.append(f"{path}:{number}: not JSON ({error})")
+            row = jsonl.parse(line)
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {error}")
         else:
             if isinstance(row, dict):
                 rows.append((number, row))

@@ -420,7 +420,7 @@ GOOD = '{"prompt": "Q", "response": "No.", "label": "refuse"}'
         ('["a", "list"]', "expected a JSON object, got list"),
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ('{"response": "\\ud800", "label": "refuse"}', "not text in UTF-8"),
+        ('{"response": "\\ud800", "label": "refuse"}', "half of a surrogate pair"),
     ],
 )
 def test_a_wrong_line_is_bad_input_with_its_number(tmp_path, line, message):

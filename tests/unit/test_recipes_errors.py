@@ -65,11 +65,11 @@ def experiment(text: str, **options) -> list[str]:
         (RECIPE + "description: [\n",
          "r.yaml:8:1: not valid YAML: expected the node content, but found '<stream end>'"),
         (RECIPE + "\tname: x\n", "r.yaml:7:1: not valid YAML: found character '\\t' that cannot start any token"),
-        (RECIPE + 'description: "\\U00110000"\n', "r.yaml: not valid YAML: chr() arg not in range(0x110000)"),
+        (RECIPE + 'description: "\\U00110000"\n', "r.yaml:7:17: not valid YAML: chr() arg not in range(0x110000)"),
         (RECIPE + "description: a\x07b\n", "r.yaml:7:15: the character '\\x07' is not allowed"),
         (RECIPE.encode() + b"description: \xff\n", "r.yaml:7:14: not UTF-8 text"),
         (HEAD + "stages: " + "[" * 30 + "]" * 30, "r.yaml:3:29: not valid YAML: nested deeper than 20"),
-        (b"#" * 1_000_001, "r.yaml: larger than 1 MB"),
+        (b"#" * 1_000_001, "r.yaml:1:1: larger than 1 MB"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_plain_yaml(text, line):

@@ -317,8 +317,8 @@ def test_a_file_may_be_labelled_in_place_and_in_pieces(tmp_path, monkeypatch):
         (b'{"prompt": "a", "response": null}', '"response" is not text'),
         (b'{"prompt": "a", ', "not JSON"),
         (b'["a", "b"]', "not an object"),
-        (b'{"prompt": "a", "response": "b", "p": NaN}', "not JSON"),
-        (b"\xff\xfe\x00\x01", "not UTF-8 text"),
+        (b'{"prompt": "a", "response": "b", "p": NaN}', "NaN is no JSON number"),
+        (b"\xff\xfe\x00\x01", "not UTF-8"),
         (b"[" * 100_000, "not JSON"),
     ],
 )

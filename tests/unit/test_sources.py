@@ -219,7 +219,7 @@ def test_utf_16_is_named_once(write) -> None:
 
 
 def test_a_file_that_is_missing_or_a_folder_is_told(write, tmp_path) -> None:
-    assert lines_of(Path("no.jsonl")) == ["no.jsonl: no such file"]
+    assert lines_of(Path("no.jsonl")) == ["no.jsonl: can't be read: no such file"]
     (tmp_path / "folder").mkdir()
     assert lines_of(Path("folder"))[0].startswith("folder: can't be read")
 
