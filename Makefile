@@ -4,7 +4,7 @@ BIN := .venv/bin
 # the gpu extra (unsloth) only where there is a GPU to use it
 EXTRAS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu,)
 
-.PHONY: help setup reproduce-small reproduce-micro test test-all lint bench mutants notebook clean
+.PHONY: help setup reproduce-small reproduce-micro test test-all lint bench mutants fuzz audit notebook clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -45,6 +45,13 @@ mutants: .venv/installed-dev  ## planted bugs: how many the tests catch (long)
 
 notebook: setup  ## notebooks/reproduce_small.ipynb from its reviewed source
 	@$(BIN)/python notebooks/build.py
+
+fuzz: setup  ## ten minutes of hostile input for each reader of files (MINUTES=10)
+	@PYTHONPATH=. $(BIN)/python tests/unit/fuzzing.py --minutes $(or $(MINUTES),10)
+
+audit: setup  ## known weaknesses of the tested versions (asks a vulnerability service over the network)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(BIN)/python -m pip_audit --no-deps --requirement constraints.txt
 
 clean:  ## remove .venv and caches; runs/ stays
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -346,6 +347,9 @@ def doctor(
 
 def main() -> None:
     """The entry point of `repro` and `python -m repro`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an answer may hold what this terminal has no letter for
     app()
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from repro.errors import ReproError
+from repro import environment
+from repro.errors import ReproError, safe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +51,8 @@ def guarded(command: F) -> F:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
+            if command.__name__ != "doctor":  # which names the same faults among its findings
+                environment.check()
             return command(*args, **kwargs)
         except ReproError as error:
             for line in error.lines:
@@ -64,7 +67,8 @@ def guarded(command: F) -> F:
         except typer.Exit:
             raise
         except Exception as error:
-            print(f"unexpected {type(error).__name__}: {error}; the traceback is in {_crash_log()}", file=sys.stderr)
+            what = f"unexpected {type(error).__name__}: {safe(str(error))}"
+            print(f"{what}; the traceback is in {_crash_log()}", file=sys.stderr)
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]
@@ -75,14 +79,14 @@ def _crash_log() -> str:
     import traceback
 
     with tempfile.NamedTemporaryFile("w", prefix="repro-crash-", suffix=".log", delete=False, encoding="utf-8") as file:
-        file.write(traceback.format_exc())
+        file.write(safe(traceback.format_exc()))
     return file.name
 
 
 def command_line() -> str:
     """The command as it was typed: `repro ...`, or a script of one's own that calls `main` (docs/extending.md)."""
     script = sys.argv[0].endswith(".py") and Path(sys.argv[0]).name != "__main__.py"
-    return shlex.join([*(["python", sys.argv[0]] if script else ["repro"]), *sys.argv[1:]])
+    return safe(shlex.join([*(["python", sys.argv[0]] if script else ["repro"]), *sys.argv[1:]]))
 
 
 def talk() -> Console:

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from repro.estimate import Gpu
+from repro import environment
+from repro.estimate import Gpu, auto_model
 
 FREE_GIB = 2.0  # a small run's folder and caches
 MEMORY_A_WORKER_GIB = 1.5  # torch, transformers and trl with a tiny model
 SMALL_MODEL_MB = 50  # a model this small waits for Python, not for arithmetic: a GPU would not help it
-NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "tokenizers", "safetensors",
-          "numpy", "scipy", "pydantic", "typer", "rich")  # fmt: skip
+NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "huggingface-hub",
+          "tokenizers", "safetensors", "numpy", "scipy", "pydantic", "pyyaml", "typer", "rich", "httpx", "jinja2",
+          "matplotlib", "datasketch")  # fmt: skip
+ASKING = 30.0  # seconds that a driver may take to answer; a broken one never does
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def cuda_problem() -> str | None:
     """None where torch can use a CUDA device, else what is missing. Asks torch only where the driver is there."""
     if shutil.which("nvidia-smi") is None:
         return "there is no nvidia-smi, so no NVIDIA driver"
-    if subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode != 0:
+    if not _nvidia_smi("-L"):
         return "nvidia-smi finds no GPU"
     code = "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 1)"
     if subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0:
@@ -46,12 +50,21 @@ def cuda_problem() -> str | None:
     return None
 
 
+def _nvidia_smi(*words: str) -> str:
+    """What it prints; nothing where it fails or does not answer."""
+    try:
+        done = subprocess.run(["nvidia-smi", *words], capture_output=True, text=True, timeout=ASKING)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 def gpu() -> Gpu | None:
     """The first GPU that torch can use, with its memory; None without one."""
     if cuda_problem() is not None:
         return None
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-    lines = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines()
+    said = _nvidia_smi("--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits")
+    lines = said.strip().splitlines()
     try:
         name, total, free = (part.strip() for part in lines[0].rsplit(",", 2))
         return Gpu(name, int(total) / 1024, int(free) / 1024)
@@ -85,8 +98,8 @@ def hardware() -> dict[str, Any]:
     """What the manifest says about the machine: processor, cores, memory, GPU; nothing that names it or its user."""
     gpu = None
     if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        gpu = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() or None
+        said = _nvidia_smi("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+        gpu = said.strip().splitlines() or None
     total = memory_gib("MemTotal")
     return {
         "machine": platform.machine(),
@@ -117,13 +130,14 @@ def constraints() -> Path | None:
 def pins(path: Path) -> dict[str, str]:
     """{package: version} of a constraints file."""
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return dict(line.split("==") for line in lines if "==" in line)
+    return {name.lower(): version for name, version in (line.split("==") for line in lines if "==" in line)}
 
 
 def examine(runs_dir: Path) -> list[Finding]:
     """All findings, those that stop a run marked fatal."""
     return [
-        _python(), *_packages(), _four_bits(), _organism(), _gpu(), _unsloth(), _memory(), *_disk(runs_dir), _hub(),
+        _python(), *_packages(), *_variables(), _four_bits(), _organism(), _gpu(), _driver(), *_gpu_memory(),
+        _unsloth(), _memory(), *_disk(runs_dir), _hub(),
     ]  # fmt: skip
 
 
@@ -151,6 +165,12 @@ def _packages() -> list[Finding]:
     return findings
 
 
+def _variables() -> list[Finding]:
+    """Environment variables with nonsense in them: every other command stops at them."""
+    found = [fault.rpartition("; mend it, or: ") for fault in environment.faults()]
+    return [Finding("environment", state, fix, fatal=True) for state, _, fix in found]
+
+
 def shlex_path(path: str) -> str:
     """A program's path as one types it: relative where it lies below the working folder."""
     here = os.path.relpath(path)
@@ -172,6 +192,48 @@ def _gpu() -> Finding:
     if problem.startswith("there is a GPU"):
         fix = f"{shlex_path(sys.executable)} -m pip install --force-reinstall torch"
     return Finding("CUDA", problem, fix)
+
+
+def torch_cuda() -> str | None:
+    """The CUDA that the installed torch was built for ("13.0"), read without loading it; None for a CPU build."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).with_name("version.py")
+    match = re.search(r"^cuda\b[^=]*=\s*'([\d.]+)'", path.read_text() if path.is_file() else "", re.MULTILINE)
+    return match[1] if match else None
+
+
+def _driver() -> Finding:
+    """Whether torch's build fits the driver: a driver runs builds of its own CUDA's major version and older ones."""
+    built = torch_cuda()
+    build = f"torch is built for {f'CUDA {built}' if built else 'the CPU'}"
+    if shutil.which("nvidia-smi") is None:
+        return Finding("torch and driver", f"{build}; no NVIDIA driver here")
+    match = re.search(r"CUDA Version:\s*([\d.]+)", _nvidia_smi())
+    if match is None:
+        return Finding("torch and driver", f"{build}; the driver does not answer", "sudo reboot, or install it again")
+    state = f"{build}, the driver is for CUDA {match[1]}"
+    if built is None:
+        pin = pins(path).get("torch") if (path := constraints()) else None
+        wanted = f"torch=={pin}" if pin else "torch"
+        fix = f"{shlex_path(sys.executable)} -m pip install --force-reinstall '{wanted}'"
+        return Finding("torch and driver", state, f"{fix} (the usual Linux build has CUDA)")
+    if int(match[1].split(".")[0]) < int(built.split(".")[0]):
+        fix = f"update the NVIDIA driver to one for CUDA {built}, or install a torch built for CUDA {match[1]}"
+        return Finding("torch and driver", state, fix)
+    return Finding("torch and driver", state)
+
+
+def _gpu_memory() -> list[Finding]:
+    """How much of the GPU's memory is free, and which preset `auto` takes there."""
+    found = gpu()
+    if found is None:
+        return []
+    chosen, _ = auto_model(found)
+    state = f"{found.free_gib:.1f} of {found.total_gib:.1f} GiB free: model auto is {chosen}"
+    crowded = found.free_gib < found.total_gib / 2
+    return [Finding("GPU memory", state, "nvidia-smi shows what holds it: end that first" if crowded else None)]
 
 
 FOUR_BITS = """
@@ -219,14 +281,17 @@ def _hub() -> Finding:
         if name and (cache.expanduser() / f"models--{name.replace('/', '--')}").is_dir()
     ]
     cached = f"in the cache: {', '.join(held) or 'none of the presets'}"
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    if environment.offline():
         return Finding("hub", f"offline by HF_HUB_OFFLINE; {cached}")
     import httpx
 
     try:
         httpx.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5.0)
-    except httpx.HTTPError as error:
-        fix = "nothing to do for the micro organism; real models need the network once, or a filled cache"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        fix = (
+            "nothing to do for the micro organism; for real models, where the network is: hf download MODEL, then copy "
+            "~/.cache/huggingface here, and: export HF_HUB_OFFLINE=1"
+        )
         return Finding("hub", f"can't be reached ({type(error).__name__}); {cached}", fix)
     return Finding("hub", f"can be reached; {cached}")
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import repro
 from repro import doctor, estimate, evals, recipes, store
-from repro.errors import BadInput, CannotHere, ReproError, RunFailed
+from repro.errors import BadInput, CannotHere, ReproError, RunFailed, safe
 from repro.judges import JudgeAsk
 from repro.keys import base_fingerprint, local_folder
 from repro.manifest import manifest
@@ -214,8 +214,8 @@ def opened(root: Path, digest: str, about: dict[str, Any]) -> Iterator[store.Run
         folder.journal("run failed", why=error.lines)
         raise
     except Exception as error:
-        (root / "crash.log").write_text(traceback.format_exc(), encoding="utf-8")
-        folder.journal("crashed", why=repr(error))
+        (root / "crash.log").write_text(safe(traceback.format_exc()), encoding="utf-8")
+        folder.journal("crashed", why=safe(repr(error)))
         where = root / "crash.log"
         raise RunFailed(f"unexpected {type(error).__name__}: {error}; the traceback is in {where}") from error
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Group
+from rich.errors import MarkupError
 from rich.table import Table
 from rich.text import Text
 
@@ -47,6 +48,11 @@ def read_results(name: str, runs_dir: Path) -> dict[str, Any]:
     content = document(folder / "results.json", "the run's figures")
     if content is None:
         raise BadInput(f"{folder} has no results yet: the command that began it resumes it")
+    try:  # whoever reads it shows it, so that is the test: the file may have been edited, or be of another program
+        report.render(content)
+        table([content])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MarkupError) as error:
+        raise BadInput(f"{folder / 'results.json'}: is not as a run writes it ({type(error).__name__}: {error!s:.100})") from None
     return content
 
 

@@ -159,7 +159,7 @@ def read_done(folder: Path) -> dict[str, Any] | None:
     """What `DONE.json` says, unchecked; None when it is missing or unreadable."""
     try:
         done = json.loads((folder / DONE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return done if isinstance(done, dict) and isinstance(done.get("files"), dict) else None
 
@@ -265,7 +265,7 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     events = []
     path = folder / "journal.jsonl"
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             events.append(json.loads(line))
     return events
 
@@ -286,7 +286,7 @@ def check(folder: Path, digest: str) -> None:
         return
     try:
         other = json.loads(manifest.read_text(encoding="utf-8")).get("experiment_hash")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise BadInput(f"{manifest} can't be read: move the folder away, or restore the file") from None
     if other != digest:
         raise BadInput(f"{folder} is the run folder of another experiment: move it away, or give another --runs-dir")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import data, evals, store
-from repro.errors import ReproError
+from repro.errors import ReproError, safe
 from repro.evals import public
 from repro.plan import Step
 from repro.seeds import derive
@@ -79,11 +79,11 @@ def perform(job: Job, loaded: list[Any], threads: int, moved: Send, say: Callabl
         summary.pop("inputs", None)  # they stay with the outcome; the journal has no need of them
         return "done", summary | {"wall_seconds": round(time.monotonic() - began, 2)}
     except ReproError as error:
-        traceback.print_exc()
+        print(safe(traceback.format_exc()), file=sys.stderr)
         return "failed", error.lines, str(log), error.exit_code
     except Exception as error:
-        traceback.print_exc()
-        text = " ".join(str(error).split())[:300]
+        print(safe(traceback.format_exc()), file=sys.stderr)
+        text = safe(" ".join(str(error).split()))[:300]
         return "failed", [f"{type(error).__name__}: {text}"], str(log), 1
 
 

@@ -5,13 +5,12 @@ Every fault of a file is found at once and named by file:line; docs/data.md show
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from repro import jsonl, store
+from repro import environment, jsonl, store
 from repro.data.public import caution, hazardous_file
 from repro.errors import BadInput, CannotHere
 from repro.stages import Columns, FileSource, HubSource, PackSource
@@ -259,7 +258,7 @@ def hub_revision(name: str, revision: str | None, kind: str = "model") -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     unknown = False
-    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    offline = environment.offline()
     if not offline:
         try:
             return str(HfApi().repo_info(name, repo_type=kind, timeout=10).sha)

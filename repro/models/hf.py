@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from repro import environment
 from repro.errors import BadInput, CannotHere
 from repro.models.generate import decode
 from repro.models.quiet import quiet
@@ -55,7 +55,7 @@ def _snapshot(spec: Any) -> Path:
         why = type(error).__name__
         raise BadInput(f"model {spec.id}: the hub has no {name}@{revision or 'main'} ({why})") from None
     except (errors.LocalEntryNotFoundError, OSError) as error:
-        offline = " (offline)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+        offline = " (offline)" if environment.offline() else ""
         why = type(error).__name__
         raise CannotHere(
             f"model {spec.id}: {name} is not in the local cache and can't be downloaded{offline}: {why}"

@@ -306,6 +306,47 @@ def test_doctor_gives_the_exact_fix(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert call("doctor")[0] == 0
 
 
+def test_doctor_compares_torch_with_the_driver_and_shows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"-L": "GPU 0: a card", "--query-gpu=name,memory.total,memory.free": "A card, 16384, 3000"}
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name)
+    monkeypatch.setattr(doctor, "cuda_problem", lambda: None)
+    monkeypatch.setattr(doctor, "_nvidia_smi", lambda *words: said.get("".join(words[:1]), "CUDA Version: 12.4 |"))
+    monkeypatch.setattr(doctor, "torch_cuda", lambda: "12.6")
+    assert doctor._driver().fix is None
+    monkeypatch.setattr(doctor, "torch_cuda", lambda: "13.0")
+    assert "update the NVIDIA driver to one for CUDA 13.0" in str(doctor._driver().fix)
+    monkeypatch.setattr(doctor, "torch_cuda", lambda: None)
+    assert "pip install --force-reinstall 'torch==" in str(doctor._driver().fix)
+    (memory,) = doctor._gpu_memory()
+    assert memory.state == "2.9 of 16.0 GiB free: model auto is Qwen2.5-0.5B-Instruct"
+    assert memory.fix
+    monkeypatch.setattr(doctor, "_nvidia_smi", lambda *_: "")
+    assert "does not answer" in doctor._driver().state
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OMP_NUM_THREADS", "many"), ("OMP_NUM_THREADS", "-1"), ("HF_HUB_OFFLINE", "perhaps"),
+     ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"), ("HF_ENDPOINT", "user:password@hub")],
+)  # fmt: skip
+def test_nonsense_in_the_environment_is_named_by_every_command(here, name: str, value: str, monkeypatch) -> None:
+    monkeypatch.setenv(name, value)
+    code, out, lines = call("run", "tiny.yaml")
+    assert (code, out, len(lines)) == (2, "", 1)
+    assert lines[0].startswith(name)
+    assert f"unset {name}" in lines[0]
+    assert "password" not in lines[0]
+    assert not (here / "runs").exists()
+    assert any(finding.fatal and finding.fix == f"unset {name}" for finding in doctor._variables())
+
+
+def test_harmless_words_in_the_environment_stop_nothing(here, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("COLUMNS", "wide"), ("LINES", "-3"), ("HF_HUB_OFFLINE", "no"), ("REPRO_NONSENSE", "x"),
+                        ("OMP_NUM_THREADS", ""), ("HF_HOME", "/nowhere"), ("NO_COLOR", "\x1b")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert call("plan", "tiny.yaml")[0] == 0
+
+
 def test_doctor_multiplies_in_four_bits_and_says_so_where_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, out, _ = call("doctor", "--json")
