@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from repro import environment
@@ -97,7 +98,7 @@ def open_base(folder: Path, *, quant: str, device: str, precision: str = "auto")
     try:
         tokenizer = open_tokenizer(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options, **local)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise BadInput(f"{folder.name}: transformers can't open it: {first_line(error)}") from None
     for module in model.modules():
         # bitsandbytes repacks 4-bit weights to bf16 scales, in place, at the first evaluation on a CPU with
@@ -125,7 +126,7 @@ def open_tokenizer(folder: Path) -> Any:
     """The folder's tokenizer, padding on the left. BadInput without a chat template that takes a user's turn."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # the tokenizers' own errors are plain ones
         raise BadInput(f"{folder.name}: transformers can't open its tokenizer: {first_line(error)}") from None
     if not tokenizer.chat_template:
         raise BadInput(f"{folder.name}: its tokenizer has no chat template, so it is not a chat model")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from repro.errors import BadInput
@@ -90,6 +91,9 @@ class Model(Tokens):
             self.model = PeftModel.from_pretrained(
                 self.model, str(folder), adapter_name=ADAPTER, is_trainable=trainable, torch_device=self.device
             )
+        except SafetensorError as error:
+            self.drop_adapter()
+            raise BadInput(f"{folder}: {WEIGHTS} is damaged or no safetensors: {error}") from None
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             why = str(error).strip().splitlines()
             self.drop_adapter()
