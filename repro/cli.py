@@ -1,7 +1,5 @@
 """The command line: parse, call one function, print. Imports nothing heavy, so that `repro --help` is quick."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys
@@ -147,7 +145,7 @@ def _ask(
     prompting: str | None,
     runs_dir: Path,
     offline: bool,
-) -> Ask:
+) -> "Ask":
     from repro.run import Ask
 
     return Ask(experiment, model, arms, seeds, sets or [], prompting, runs_dir, offline, command=command_line())

@@ -1,7 +1,5 @@
 """The commands in groups: recipes, generate, judge, micro. As in cli.py: parse, call one function, print."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands that look into a run rather than at its figures: chat, probe. As in cli.py: parse, call one function."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
