@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import special
 
 from repro import stats
 from repro.claims_file import load_claims
@@ -157,7 +157,7 @@ def _p_over_seeds(differences: Sequence[float]) -> float:
     if spread < 1e-12:
         return 0.0 if abs(mean) > 1e-12 else 1.0
     t = abs(mean) * math.sqrt(len(differences)) / spread
-    return 2 * float(distributions.t.sf(t, len(differences) - 1))
+    return 2 * float(special.stdtr(len(differences) - 1, -t))
 
 
 # -- the verdict -----------------------------------------------------------------------------------------------------

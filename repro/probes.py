@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import special
 
 import repro
 from repro import data, store
@@ -98,8 +98,8 @@ def band(draws: Values, clusters: int) -> tuple[Values, Values] | None:
     """95% percentile band of resampled means, widened for few clusters as in stats.cluster_bootstrap; None for one."""
     if clusters < 2:
         return None
-    quantile = distributions.t.ppf(0.975, clusters - 1) * math.sqrt(clusters / (clusters - 1))
-    low, high = np.quantile(draws, [distributions.norm.sf(quantile), distributions.norm.cdf(quantile)], axis=0)
+    quantile = special.stdtrit(clusters - 1, 0.975) * math.sqrt(clusters / (clusters - 1))
+    low, high = np.quantile(draws, [special.ndtr(-quantile), special.ndtr(quantile)], axis=0)
     return low, high
 
 

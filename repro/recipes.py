@@ -242,7 +242,7 @@ def _check(path: Path, kind: str) -> None:
 
         load(path)
     else:
-        from repro.claims import load_claims  # brings scipy in: only where needed
+        from repro.claims_file import load_claims
 
         load_claims(path)
 

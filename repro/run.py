@@ -174,7 +174,7 @@ def load_claims(plan: Plan) -> tuple[list[Any], str | None]:
     """The experiment's claims and the hash of their file."""
     if plan.experiment.claims is None:
         return [], None
-    from repro.claims import load_claims as load
+    from repro.claims_file import load_claims as load
 
     claims, digest = load(Path(plan.experiment.claims), evals.METRICS)
     return [claim for claim in claims if claim.get("pack") in (None, plan.experiment.pack)], digest

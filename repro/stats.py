@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import special
 
 ALPHA = 0.05
 RESAMPLES = 10_000
@@ -62,7 +62,7 @@ def wilson(successes: float, n: int, alpha: float = ALPHA) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"a rate needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    z2 = float(distributions.norm.ppf(1 - alpha / 2)) ** 2
+    z2 = float(special.ndtri(1 - alpha / 2)) ** 2
     rate = successes / n
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n))) / (1 + z2 / n)
@@ -82,7 +82,7 @@ def t_interval(values: Sequence[float], alpha: float = ALPHA, centre: float | No
         raise ValueError("an interval over seeds needs at least two of them")
     middle = float(np.mean(values)) if centre is None else centre
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    half = float(distributions.t.ppf(1 - alpha / 2, count - 1)) * error
+    half = float(special.stdtrit(count - 1, 1 - alpha / 2)) * error
     return middle - half, middle + half
 
 
@@ -116,8 +116,8 @@ def cluster_bootstrap(
         raise ValueError("a cluster bootstrap needs at least two clusters")
     draws = _resamples(k, seed)
     means = (draws @ sums) / (draws @ counts)
-    quantile = float(distributions.t.ppf(1 - alpha / 2, k - 1)) * math.sqrt(k / (k - 1))
-    tail = float(distributions.norm.sf(quantile))
+    quantile = float(special.stdtrit(k - 1, 1 - alpha / 2)) * math.sqrt(k / (k - 1))
+    tail = float(special.ndtr(-quantile))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 

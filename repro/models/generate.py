@@ -62,11 +62,45 @@ def _dense_layers(base: nn.Module) -> Iterator[tuple[nn.Module, str, Any, nn.Mod
             weight = dequantize_module_weight(inner).detach().float()
             for adapter in adapters:
                 weight = weight + child.get_delta_weight(adapter).float()  # type: ignore[attr-defined]
-            dense = nn.Linear(inner.in_features, inner.out_features, bias=inner.bias is not None, device="meta")
-            dense.weight = nn.Parameter(weight, requires_grad=False)
-            if inner.bias is not None:
-                dense.bias = nn.Parameter(inner.bias.detach().float(), requires_grad=False)
-            yield parent, name, child, dense.eval()
+            yield parent, name, child, _dense(inner, weight).eval()
+
+
+def _dense(layer: Any, weight: torch.Tensor) -> nn.Linear:
+    dense = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    dense.weight = nn.Parameter(weight, requires_grad=False)
+    if layer.bias is not None:
+        dense.bias = nn.Parameter(layer.bias.detach().float(), requires_grad=False)
+    return dense
+
+
+@contextmanager
+def dense_base(base: nn.Module) -> Iterator[None]:
+    """While inside, on a CPU, the 4-bit layers (under their LoRA, which stays) are dense fp32 copies, if those are small.
+
+    bitsandbytes dequantises at each pass to the same numbers; doing it once gives the same bits in 5/6 of the time.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.integrations import dequantize_module_weight
+
+    found: list[tuple[nn.Module, str, Any]] = []
+    if next(base.parameters()).device.type == "cpu":
+        found = [
+            (parent, name, child)
+            for parent in base.modules()
+            for name, child in parent.named_children()
+            if type(child).__name__ == "Linear4bit" and not isinstance(child, LoraLayer)
+        ]
+    computed = {getattr(child, "compute_dtype", None) for *_, child in found}
+    bytes_of = sum(4 * child.in_features * child.out_features for *_, child in found)
+    if computed - {None, torch.float32} or bytes_of > _PLAIN_BYTES:
+        found = []
+    for parent, name, child in found:
+        setattr(parent, name, _dense(child, dequantize_module_weight(child).detach().float()))
+    try:
+        yield
+    finally:
+        for parent, name, child in found:
+            setattr(parent, name, child)
 
 
 def _is_plain(layer: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from repro.errors import BadInput
 from repro.models import hf
-from repro.models.generate import plain_weights, score
+from repro.models.generate import dense_base, plain_weights, score
 from repro.models.tokens import Messages, Tokens
 
 ADAPTER = "default"  # the name that trl expects
@@ -151,6 +152,10 @@ class Model(Tokens):
     def options(self, kind: str) -> dict[str, Any]:
         """The arguments of a kind's trainer that depend on the backend."""
         return self._kit.options(kind, self.base.config.get_text_config().vocab_size, self.device)
+
+    def dense(self) -> AbstractContextManager[None]:
+        """While inside, what can be dequantised once is not dequantised in each pass; no number changes."""
+        return dense_base(self.base)
 
     def packed(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A batch of packed documents (input_ids, labels, position_ids) as the backend keeps documents apart."""
