@@ -173,12 +173,16 @@ def test_again_with_all_cached_gives_the_same_table_soon_and_without_torch(
     assert time.monotonic() - began < 15
     assert again.returncode == 0
     assert again.stdout == first.stdout
+    assert "steps are there already, and the comparison is as it was" in again.stderr
+    assert results(run_folder(here, "first")) == before
+    (run_folder(here, "first") / "table.md").write_text("")  # so there is something to make again
     words = ["-X", "importtime", "-m", "repro", "run", "tiny.yaml", "--runs-dir", "first", "--workers", "1"]
     traced = subprocess.run([sys.executable, *words], cwd=here, env=environment(), capture_output=True, text=True)
     modules = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines() if line.startswith("import time")}
     assert "repro.outcome" in modules
     assert not modules & {"torch", "transformers", "trl", "datasets"}
-    assert "are there already: only the comparison is made again" in again.stderr
+    assert "are there already: only the comparison is made again" in traced.stderr
+    assert (run_folder(here, "first") / "table.md").read_text()
     assert without_times(results(run_folder(here, "first"))) == without_times(before)
 
 
