@@ -87,6 +87,11 @@ def page() -> str:
             lines.append(
                 f"| {one['name']} | {one['ratio']:.2f} | {one['seconds']:.2f} against {one['other_seconds']:.2f} |"
             )
+    speed = RESULTS / "speed.json"
+    if speed.exists():
+        import speed_report
+
+        lines += speed_report.lines(json.loads(speed.read_text(encoding="utf-8")))
     return "\n".join(lines) + "\n"
 
 

@@ -75,7 +75,7 @@ def _dense(layer: Any, weight: torch.Tensor) -> nn.Linear:
 
 @contextmanager
 def dense_base(base: nn.Module) -> Iterator[None]:
-    """While inside, on a CPU, the 4-bit layers (under their LoRA, which stays) are dense fp32 copies, if those are small.
+    """While inside, on a CPU, 4-bit layers (under their LoRA, which stays) are dense fp32 copies, if those are small.
 
     bitsandbytes dequantises at each pass to the same numbers; doing it once gives the same bits in 5/6 of the time.
     """
