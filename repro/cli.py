@@ -23,6 +23,7 @@ from repro.cli_options import (
     JudgePrice,
     JudgeSelf,
     JudgeTokens,
+    Mirror,
     ModelOption,
     Offline,
     Prompting,
@@ -35,6 +36,7 @@ from repro.cli_options import (
     talk,
 )
 from repro.errors import BadInput
+from repro.interrupts import as_keyboard_interrupts
 
 if TYPE_CHECKING:
     from repro.run import Ask
@@ -104,6 +106,7 @@ def _root(
 
 @app.command()
 @guarded
+@as_keyboard_interrupts()
 def run(
     experiment: Experiment,
     model: ModelOption = None,
@@ -112,6 +115,7 @@ def run(
     sets: Sets = None,
     prompting: Prompting = None,
     runs_dir: RunsDir = Path("runs"),
+    mirror: Mirror = None,
     offline: Offline = False,
     as_json: Json = False,
     workers: Workers = None,
@@ -131,7 +135,7 @@ def run(
     from repro.judges import JudgeAsk
 
     ask = _ask(experiment, model, arms, seeds, sets, prompting, runs_dir, offline)
-    ask.workers, ask.backend = workers, backend
+    ask.workers, ask.backend, ask.mirror = workers, backend, mirror
     ask.judge = JudgeAsk(judge, judge_all, judge_self, judge_tokens, judge_cost, judge_price)
     _show(runner.run(ask, talk()), as_json)
 
@@ -190,6 +194,7 @@ def plan(
 
 @app.command("eval")
 @guarded
+@as_keyboard_interrupts()
 def evaluate(
     models: Annotated[
         list[str] | None,
@@ -209,6 +214,7 @@ def evaluate(
     sets: Annotated[list[str] | None, typer.Option("--set", help="Changes a value: evaluation.samples=3.")] = None,
     prompting: Prompting = None,
     runs_dir: RunsDir = Path("runs"),
+    mirror: Mirror = None,
     offline: Offline = False,
     as_json: Json = False,
     workers: Workers = None,
@@ -230,6 +236,7 @@ def evaluate(
     from repro.run import Ask
 
     ask = Ask("eval", None, None, seeds, sets or [], prompting, runs_dir, offline, workers, command_line(), backend)
+    ask.mirror = mirror
     ask.judge = JudgeAsk(judge, judge_all, judge_self, judge_tokens, judge_cost, judge_price)
     chosen = list(models or [])
     if pairs is None and chosen and chosen[0].endswith((".yaml", ".yml")):

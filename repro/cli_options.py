@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shlex
 import sys
@@ -30,6 +31,9 @@ Prompting = Annotated[
     str | None, typer.Option("--prompting", help="Prompting strategies: none,helpful-only,careful,constitution.")
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="The folder that holds run folders.")]
+Mirror = Annotated[
+    Path | None, typer.Option("--mirror", help="Keep a copy on another disk (a mounted drive), and take it up there.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this disk.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results.json's content and nothing else on stdout.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes side by side; by default, what fits.")]
@@ -55,8 +59,9 @@ def guarded(command: F) -> F:
                 environment.check()
             return command(*args, **kwargs)
         except ReproError as error:
-            for line in error.lines:
-                print(line, file=sys.stderr)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                for line in error.lines:
+                    print(line, file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from repro.plan import Plan, Step, locate
 from repro.progress import Display
-from repro.worker import Job, Reply, main
+from repro.worker import STOP_SECONDS, Job, Reply, main
 
 
 @dataclass
@@ -92,11 +95,13 @@ def work(
     backend: str = "auto",
     display: Display,
     note: Callable[..., None],
+    lock: int | None = None,
 ) -> list[Failure]:
     """Does the steps in `todo` with so many processes of so many threads each; returns what failed.
 
-    A failed step takes those after it along; the others go on. `note(event, **details)` writes the journal. On any
-    exception (an interrupt too) the workers are killed before it goes on.
+    A failed step takes those after it along; the others go on. `note(event, **details)` writes the journal. `lock` is
+    the run folder's, for the workers to hold too. On any exception (an interrupt too) the workers are told to save what
+    they can and end, and killed if they don't, before it goes on.
     """
     state = State(plan, root, {step.key: step for step in todo})
     crew: list[_Worker] = []
@@ -109,7 +114,7 @@ def work(
             for step in state.ready(running):
                 idle = next((worker for worker in crew if worker.step is None), None)
                 if idle is None and len(crew) < workers:
-                    idle = _hire(context, threads)
+                    idle = _hire(context, threads, lock)
                     crew.append(idle)
                 if idle is None:
                     break
@@ -123,11 +128,20 @@ def work(
     return state.failures
 
 
-def _hire(context: Any, threads: int) -> _Worker:
+def _hire(context: Any, threads: int, lock: int | None) -> _Worker:
     here, there = context.Pipe()
-    process = context.Process(target=main, args=(there, threads), daemon=True)
-    process.start()
+    shared = None if lock is None else Connection(os.dup(lock))  # which is how a handle travels to a child
+    process = context.Process(target=main, args=(there, threads, shared), daemon=True)
+    # until a worker has begun to run its own code, Ctrl-C or a closed terminal must not end it with a traceback
+    resource_tracker.ensure_running()  # it would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     there.close()
+    if shared is not None:
+        shared.close()
     return _Worker(process, here)
 
 
@@ -137,8 +151,9 @@ def _dismiss(crew: list[_Worker]) -> None:
         worker.connection.close()
         if worker.step is not None:
             worker.process.terminate()
+    until = time.monotonic() + STOP_SECONDS + 0.5
     for worker in crew:
-        worker.process.join(5)
+        worker.process.join(max(0.0, until - time.monotonic()))
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()

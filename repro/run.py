@@ -7,9 +7,7 @@ import json
 import os
 import re
 import time
-import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,10 +17,13 @@ from rich.console import Console
 
 import repro
 from repro import doctor, estimate, evals, recipes, store, uptodate
-from repro.errors import BadInput, CannotHere, ReproError, RunFailed, safe
+from repro.errors import BadInput, CannotHere, ReproError
 from repro.judges import JudgeAsk
 from repro.keys import base_fingerprint, local_folder
 from repro.manifest import manifest
+from repro.mirror import Mirror
+from repro.opening import Interrupted as Interrupted
+from repro.opening import opened
 from repro.plan import (
     Plan,
     Step,
@@ -37,11 +38,7 @@ from repro.yamltree import did_you_mean
 if TYPE_CHECKING:
     from repro.pool import Failure
 
-
-class Interrupted(ReproError):
-    """Ctrl-C: what is finished is kept, the same command resumes (exit 130)."""
-
-    exit_code = 130
+FILES = ("answers.jsonl", "results.json", "table.md", "table.csv")  # of the comparison; the journal has their hashes
 
 
 class Failed(ReproError):
@@ -71,6 +68,7 @@ class Ask:
     judge: JudgeAsk = field(default_factory=JudgeAsk)
     borrow: tuple[Path, ...] = ()  # other run folders, whose finished steps of the same key are not done again
     ray: str | None = None  # "local", or a cluster's address: who does the steps
+    mirror: Path | None = None  # where a copy of the run folder is kept
     planning: bool = False  # nothing is to run: a hub that can't be asked is no obstacle
 
 
@@ -188,9 +186,17 @@ def execute(
 
     judging.choose(ask.judge, plan)  # a judge that there is not is told before anything is trained
     root = ask.runs_dir / plan.folder_name
+    warn = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    mirror = None if ask.mirror is None else Mirror(ask.mirror, root, warn)
+    if mirror:
+        mirror.give_back_manifest(plan.digest)
     registered = registered_claims(root, claims[1])
-    with opened(root, plan.digest, manifest(plan, ask) | {"claims_hash": registered}) as folder:
+    with opened(root, plan.digest, manifest(plan, ask) | {"claims_hash": registered}, mirror) as folder:
         borrow(plan, root, ask.borrow)
+        if mirror:
+            count = mirror.give_back((key, plan.steps[key].folder) for key in missing(plan, root))
+            lines = [*lines, *([f"{count} finished steps come from the mirror {mirror.copy}"] if count else [])]
+            mirror.start()
         made_of = {"claims": [claims[1], registered], "command": ask.command, "folder": str(root),
                    "experiment": plan.experiment.model_dump(mode="json", by_alias=True)}  # fmt: skip
         # a reader's verdicts and budget are its own affair: only the offline judge always says the same
@@ -206,38 +212,19 @@ def execute(
             raise failed(failures)
         content = _compare(plan, root, claims, registered, ask, began)
         uptodate.note(root, uptodate.stamp(plan, root, **made_of))
-        folder.sweep(unfinished=True)
-        folder.journal("run finished", seconds=round(time.monotonic() - began, 1))
+        store.sweep(root, unfinished=True)
+        files = {name: store.hash_file(root / name) for name in FILES}
+        folder.journal("run finished", seconds=round(time.monotonic() - began, 1), files=files)
         console.print(f"finished in {duration(time.monotonic() - began)}: {root}", markup=False, highlight=False)
         return content
-
-
-@contextmanager
-def opened(root: Path, digest: str, about: dict[str, Any]) -> Iterator[store.RunFolder]:
-    """The folder, locked, with `about` as its manifest; however the block ends, its journal says so."""
-    folder = store.open_run(root, digest, about)
-    try:
-        yield folder
-    except KeyboardInterrupt:
-        folder.journal("interrupted")
-        raise Interrupted(f"interrupted: what is finished is kept in {root}; the same command resumes") from None
-    except ReproError as error:
-        folder.journal("run failed", why=error.lines)
-        raise
-    except Exception as error:
-        (root / "crash.log").write_text(safe(traceback.format_exc()), encoding="utf-8")
-        folder.journal("crashed", why=safe(repr(error)))
-        where = root / "crash.log"
-        raise RunFailed(f"unexpected {type(error).__name__}: {error}; the traceback is in {where}") from error
-    finally:
-        folder.close()
 
 
 def work(
     plan: Plan, root: Path, folder: store.RunFolder, ask: Ask, console: Console, lines: list[str]
 ) -> list[Failure]:
     """Does the plan's missing steps in its open folder, and says what it does; what failed."""
-    todo = [plan.steps[key] for key in missing(plan, root)]
+    reasons = missing(plan, root)
+    todo = [plan.steps[key] for key in reasons]
     ray = None
     if todo and ask.ray is not None:
         from repro import rays
@@ -254,14 +241,16 @@ def work(
     with Display(console, {step.key: step.seconds or 1.0 for step in todo}, expected) as display:
         time_needed = "" if expected is None else f", about {duration(expected)}"
         how = f"{workers} worker{'s' * (workers > 1)} of {threads} thread{'s' * (threads > 1)}, device {device}"
-        for line in [*lines, *_opening(plan, root, len(todo), how + time_needed)]:
+        damaged = [f"{plan.steps[key].title}: {why}: it is made again" for key, why in reasons.items()
+                   if why in store.DAMAGED or why.endswith(store.CHANGED)]  # fmt: skip
+        for line in [*lines, *_opening(plan, root, len(todo), how + time_needed), *damaged]:
             display.say(line)
         _link_shared(plan, root)
         failures = []
         if todo:
             from repro import pool
 
-            do = pool.work if ray is None else partial(rays.work, ray)
+            do = partial(pool.work, lock=folder.lock) if ray is None else partial(rays.work, ray)
             try:
                 failures = do(plan, todo, root, workers=workers, threads=threads, device=device,
                               backend=ask.backend, display=display, note=folder.journal)  # fmt: skip

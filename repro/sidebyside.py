@@ -48,11 +48,15 @@ def read_results(name: str, runs_dir: Path) -> dict[str, Any]:
     content = document(folder / "results.json", "the run's figures")
     if content is None:
         raise BadInput(f"{folder} has no results yet: the command that began it resumes it")
+    if "results.json" in store.changed(folder):
+        path = folder / "results.json"
+        raise BadInput(f"{path}: it was changed after the run had finished; the same repro run writes it again")
     try:  # whoever reads it shows it, so that is the test: the file may have been edited, or be of another program
         report.render(content)
         table([content])
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MarkupError) as error:
-        raise BadInput(f"{folder / 'results.json'}: is not as a run writes it ({type(error).__name__}: {error!s:.100})") from None
+        why = f"{type(error).__name__}: {error!s:.100}"
+        raise BadInput(f"{folder / 'results.json'}: is not as a run writes it ({why})") from None
     return content
 
 

@@ -11,17 +11,23 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro import faults
 from repro.errors import BadInput, CannotHere, RunFailed
 
 DONE = "DONE.json"
+SCHEMA = 1  # of manifest.json and results.json; a later one is refused, with the advice to update
+DAMAGED = (f"{DONE} is missing or unreadable", "files are missing or were added")  # see why_not_done
+CHANGED = " was changed after it was finished"
 _TEMPORARY = ".tmp-"
 _UNFINISHED = ".work-"  # a temporary folder that a killed step goes on from
 _PIECE = 1 << 20
+ORPHANS_SECONDS = 15.0  # how long a run that was killed may leave workers behind, one in a long computation
 
 
 def canonical(value: Any) -> str:
@@ -57,7 +63,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Asks the disk to hold a file or folder before going on; some network disks can't sync a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -83,7 +89,7 @@ def write_atomic(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -94,6 +100,19 @@ def write_json(path: Path, value: Any) -> None:
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """`write_atomic` of one JSON row a line."""
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def append(path: Path, line: str) -> None:
+    """Adds a line to a file and syncs it; a line that a kill or a power cut tore stays alone, to be skipped."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        end = os.lseek(handle, 0, os.SEEK_END)
+        torn = end and os.pread(handle, 1, end - 1) != b"\n"
+        with os.fdopen(handle, "ab", closefd=False) as file:  # it writes on where the disk takes only a part at once
+            file.write((("\n" if torn else "") + line + "\n").encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_jsonl(path: Path) -> list[Any]:
@@ -117,30 +136,35 @@ def building(
 
     `DONE.json` (key, sha256 of each file, `summary` as it is when the block ends) is written last. A folder that was
     there before is replaced. If the block raises, nothing appears and the temporary folder is removed. `resumable`
-    gives the same temporary folder again after a kill, with whatever was in it.
+    gives the same temporary folder again, with whatever was in it, after a kill and after what only this machine is at
+    fault for (a full disk, spent memory, a server that is away).
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if resumable:
         temporary = folder.parent / f"{_UNFINISHED}{folder.name}-{key[:32]}"
         temporary.mkdir(exist_ok=True)
         (temporary / DONE).unlink(missing_ok=True)
+        for left in temporary.rglob(_TEMPORARY + "*"):  # what a kill left of a file that was being written
+            if left.is_file():
+                left.unlink(missing_ok=True)
     else:
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY + folder.name + "-", dir=folder.parent))
     try:
         yield temporary
         _finish(temporary, folder, key, {} if summary is None else summary)
-    except Exception:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except Exception as error:
+        if not (resumable and faults.explain(error, folder.parent)):
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def _finish(temporary: Path, folder: Path, key: str, summary: dict[str, Any]) -> None:
     files = _files(temporary)
     for name in files:
-        _sync(temporary / name)
+        sync(temporary / name)
     for inner in temporary.rglob("*"):
         if inner.is_dir():
-            _sync(inner)
+            sync(inner)
     hashes = {name: hash_file(temporary / name) for name in files}
     write_json(temporary / DONE, {"key": key, "finished": now(), "files": hashes, "summary": summary})
     temporary.chmod(0o755)
@@ -152,7 +176,7 @@ def _finish(temporary: Path, folder: Path, key: str, summary: dict[str, Any]) ->
         shutil.rmtree(aside, ignore_errors=True)
     else:
         os.rename(temporary, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
@@ -170,15 +194,15 @@ def why_not_done(folder: Path, key: str) -> str | None:
         return "not there yet"
     done = read_done(folder)
     if done is None:
-        return f"{DONE} is missing or unreadable"
+        return DAMAGED[0]
     if done.get("key") != key:
         return "made from other inputs"
     present = [name for name in _files(folder) if name != DONE]
     if present != sorted(done["files"]):
-        return "files are missing or were added"
+        return DAMAGED[1]
     for name, digest in done["files"].items():
         if hash_file(folder / name) != digest:
-            return f"{name} was changed after it was finished"
+            return name + CHANGED
     return None
 
 
@@ -203,7 +227,7 @@ def adopt(source: Path, folder: Path, key: str) -> bool:
         raise CannotHere(f"can't write to {folder}: {error.strerror}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _sync(folder.parent)
+    sync(folder.parent)
     return True
 
 
@@ -227,37 +251,45 @@ class RunFolder:
     """An open run folder: this process holds its lock until `close` (or until it dies)."""
 
     path: Path
-    _lock: int
+    lock: int  # a handle of .lock, for the workers to share
+    heard: Callable[[str, dict[str, Any]], None] | None = None  # who else hears of what goes into the journal
 
     def journal(self, event: str, **details: Any) -> None:
         """Appends one line to `journal.jsonl` and syncs it: what is in the journal has happened."""
-        line = json.dumps({"time": now(), "event": event, **details}, ensure_ascii=False) + "\n"
-        handle = os.open(self.path / "journal.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            end = os.lseek(handle, 0, os.SEEK_END)
-            if end and os.pread(handle, 1, end - 1) != b"\n":
-                line = "\n" + line  # a line torn by a power cut stays alone
-            os.write(handle, line.encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-    def sweep(self, *, unfinished: bool = False) -> None:
-        """Removes what a killed run left half-built (with `unfinished`, also what could be resumed); safe, since only
-        the lock's holder builds here."""
-        prefixes = (_TEMPORARY, _UNFINISHED) if unfinished else (_TEMPORARY,)
-        patterns = [pattern for prefix in prefixes for pattern in (prefix + "*", f"arms/*/*/{prefix}*")]
-        for path in [path for pattern in patterns for path in self.path.glob(pattern)]:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        append(self.path / "journal.jsonl", json.dumps({"time": now(), "event": event, **details}, ensure_ascii=False))
+        if self.heard:
+            self.heard(event, details)
 
     def close(self) -> None:
         """Lets the next process in."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+
+def sweep(folder: Path, *, unfinished: bool = False) -> None:
+    """Removes what a killed run left half-built (with `unfinished`, also what could be resumed); safe for the holder
+    of the lock, since nobody else builds there."""
+    prefixes = (_TEMPORARY, _UNFINISHED) if unfinished else (_TEMPORARY,)
+    patterns = [pattern for prefix in prefixes for pattern in (prefix + "*", f"arms/*/*/{prefix}*")]
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def changed(folder: Path) -> list[str]:
+    """The files of a finished run's comparison that are not as the journal says they were written; none where a later
+    start of the run has not come to its end."""
+    events = [event for event in read_journal(folder) if isinstance(event, dict)]
+    last = events[-1] if events else {}
+    files = last.get("files") if last.get("event") == "run finished" else None
+    return [
+        name
+        for name, digest in (files.items() if isinstance(files, dict) else ())
+        if (folder / name).is_file() and hash_file(folder / name) != digest
+    ]
 
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:
@@ -268,6 +300,11 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError, RecursionError):
             events.append(json.loads(line))
     return events
+
+
+def newer(schema: int) -> str:
+    """What to say of a file of a later format."""
+    return f"schema {schema} is of a newer repro, and this one reads schema {SCHEMA}: update repro"
 
 
 def check(folder: Path, digest: str) -> None:
@@ -285,9 +322,12 @@ def check(folder: Path, digest: str) -> None:
             raise BadInput(f"{folder} holds something else than a run (it has no manifest.json): move it away")
         return
     try:
-        other = json.loads(manifest.read_text(encoding="utf-8")).get("experiment_hash")
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        other, schema = content.get("experiment_hash"), content.get("schema", SCHEMA)
     except (OSError, ValueError, AttributeError, RecursionError):
         raise BadInput(f"{manifest} can't be read: move the folder away, or restore the file") from None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise BadInput(f"{manifest}: {newer(schema)}")
     if other != digest:
         raise BadInput(f"{folder} is the run folder of another experiment: move it away, or give another --runs-dir")
 
@@ -308,10 +348,10 @@ def open_run(folder: Path, digest: str, manifest: dict[str, Any]) -> RunFolder:
         _take(lock, folder)
         check(folder, digest)
         run = RunFolder(folder, lock)
-        run.sweep()
+        sweep(folder)
         existing = folder / "manifest.json"
         created = json.loads(existing.read_text(encoding="utf-8")).get("created") if existing.exists() else now()
-        write_json(existing, {"schema": 1, "created": created, "experiment_hash": digest, **manifest})
+        write_json(existing, {"schema": SCHEMA, "created": created, "experiment_hash": digest, **manifest})
         return run
     except OSError as error:
         os.close(lock)
@@ -322,13 +362,32 @@ def open_run(folder: Path, digest: str, manifest: dict[str, Any]) -> RunFolder:
 
 
 def _take(lock: int, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-        raise RunFailed(f"{folder} is in use by another repro (process {holder}): wait for it, or stop it") from None
+    """Takes the lock. Workers hold it too: those of a run that was killed let go within a second or so, and are waited
+    for; a run that lives is not."""
+    patience = time.monotonic() + ORPHANS_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            if _lives(holder) or time.monotonic() > patience:
+                why = f"{folder} is in use by another repro (process {holder}): wait for it, or stop it"
+                raise RunFailed(why) from None
+            time.sleep(0.1)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def _lives(process: str) -> bool:
+    """Whether there may be a process of that number; True for what is no number."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, OSError):
+        pass
+    return True
 
 
 def check_new_folder(folder: Path) -> None:

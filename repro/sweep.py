@@ -76,7 +76,7 @@ def sweep(ask: run.Ask, grid: Sequence[str], console: Console) -> dict[str, Any]
                   for title, found in results.items() if isinstance(found, ReproError)]  # fmt: skip
         content = _content(plan, root, ask, cells, finished, failed, began)
         _write(root, content)
-        folder.sweep(unfinished=not failed)
+        store.sweep(folder.path, unfinished=not failed)
         folder.journal("run finished", cells=len(finished), failed=[one["cell"] for one in failed])
     console.print(f"{len(finished)} of {len(cells)} cells: {root / 'table.csv'}", markup=False, highlight=False)
     return content

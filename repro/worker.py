@@ -5,6 +5,8 @@ Everything that imports torch happens here, so that a run with nothing left to d
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import signal
@@ -12,13 +14,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from repro import data, evals, store
+from repro import data, evals, faults, store
 from repro.errors import ReproError, safe
 from repro.evals import public
 from repro.plan import Step
@@ -26,6 +29,13 @@ from repro.seeds import derive
 
 Send = Callable[..., None]
 Reply = tuple[Any, ...]  # ("done", summary) or ("failed", lines, log, exit code)
+Row = dict[str, Any]
+
+PIECES = "pieces.jsonl"
+CHECKPOINT_SECONDS = 300.0  # REPRO_CHECKPOINT_SECONDS, for tests: how old a stage's saved state may be
+STOP_SECONDS = 7.5  # from the signal to the end, whatever is still being saved; pool.py waits a little longer
+_stopping = threading.Event()
+_saving = threading.Event()  # set while a step looks at _stopping by itself, and saves before it ends
 
 
 @dataclass(frozen=True)
@@ -42,13 +52,16 @@ class Job:
     pack: str = "micro"
 
 
-def main(connection: Connection, threads: int) -> None:
+def main(connection: Connection, threads: int, lock: Connection | None = None) -> None:
     """Serves jobs until the parent hangs up.
 
     It sends ("moved", done, total) and ("said", line), and at the end of a job its Reply.
+    `lock` holds the run folder's lock here too, until this process ends: a run that is killed can't be begun again
+    beside workers that have not noticed yet.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly end: libraries clean up after themselves
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     loaded: list[Any] = []
@@ -71,20 +84,41 @@ def main(connection: Connection, threads: int) -> None:
 def perform(job: Job, loaded: list[Any], threads: int, moved: Send, say: Callable[[str], None] | None) -> Reply:
     """Does one job and says how it ended; `loaded` keeps the base from job to job."""
     log = job.root / "logs" / (job.step.folder.removeprefix("arms/").replace("/", "-") + ".log")
-    _redirect(log)
     try:
+        _redirect(log)
         began = time.monotonic()
         model = _model(job, loaded, threads)
         summary = _answer(job, model, moved) if job.step.stage is None else _train(job, model, moved, say)
         summary.pop("inputs", None)  # they stay with the outcome; the journal has no need of them
         return "done", summary | {"wall_seconds": round(time.monotonic() - began, 2)}
     except ReproError as error:
-        print(safe(traceback.format_exc()), file=sys.stderr)
+        _print_traceback()
         return "failed", error.lines, str(log), error.exit_code
     except Exception as error:
-        print(safe(traceback.format_exc()), file=sys.stderr)
+        _print_traceback()
+        if known := faults.explain(error, job.root):
+            return "failed", known.lines, str(log), known.exit_code
         text = safe(" ".join(str(error).split()))[:300]
         return "failed", [f"{type(error).__name__}: {text}"], str(log), 1
+
+
+def _stop(*_: Any) -> None:
+    """SIGTERM: what can be saved soon is (a stage's state after its step, a batch of answers), then an orderly end."""
+    timer = threading.Timer(STOP_SECONDS, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    _stopping.set()
+    if not _saving.is_set():
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _saves() -> Iterator[None]:
+    _saving.set()
+    try:
+        yield
+    finally:
+        _saving.clear()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -102,6 +136,12 @@ def _redirect(log: Path) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
+
+
+def _print_traceback() -> None:
+    """Into the log, where the disk still takes it."""
+    with contextlib.suppress(OSError):
+        print(safe(traceback.format_exc()), file=sys.stderr)
 
 
 def _model(job: Job, loaded: list[Any], threads: int) -> Any:
@@ -139,21 +179,31 @@ def _train(job: Job, model: Any, moved: Send, say: Callable[[str], None] | None 
             moved(done + total if own_answers else done, 2 * total if own_answers else total)
 
         seed = derive(step.seed, "stage", step.index, step.kind)
-        summary |= train.run_stage(step.stage, model, rows, folder, seed=seed, on_progress=progress, on_say=say)
+        minutes = float(os.environ.get("REPRO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)) / 60
+        with _saves():
+            summary |= train.run_stage(
+                step.stage, model, rows, folder, seed=seed, on_progress=progress, on_say=say,
+                checkpoint_every_minutes=minutes, stopping=_stopping.is_set,
+            )  # fmt: skip
         summary |= {"precision": model.precision, "peak_gib": model.peak_gib()}
     return summary
 
 
 def _with_rejected(job: Job, model: Any, rows: list[dict[str, Any]], folder: Path, moved: Send) -> list[dict[str, Any]]:
     """The rows with what the arm's start model answers to them, greedily, as `rejected`; kept in rejected.jsonl."""
+    written = folder / "rejected.jsonl"
+    if written.exists():
+        return store.read_jsonl(written)
     if job.step.start is not None:
         model.load_adapter(job.folders[job.step.start], trainable=False)
     longest = min(256, job.step.stage.max_length)
-    prompts = [row["messages"] for row in rows]
-    answers = model.generate(prompts, max_new_tokens=longest, progress=moved)
+    pieces = Pieces(folder / PIECES)
+    _generate(model, {place: row["messages"] for place, row in enumerate(rows)}, pieces,
+              max_new_tokens=longest, progress=moved)  # fmt: skip
     model.drop_adapter()
-    rows = [{**row, "rejected": answer.text} for row, answer in zip(rows, answers, strict=True)]
-    store.write_jsonl(folder / "rejected.jsonl", rows)
+    rows = [{**row, "rejected": pieces.rows[place]["text"]} for place, row in enumerate(rows)]
+    store.write_jsonl(written, rows)
+    (folder / PIECES).unlink(missing_ok=True)
     return rows
 
 
@@ -169,21 +219,23 @@ def _answer(job: Job, model: Any, moved: Send) -> dict[str, Any]:
         rounds += [(dose["step"], job.folders[step.dosed] / dose["folder"], small) for dose in doses]
     total, before = sum(len(asked) for _, _, asked in rounds), 0
     summary: dict[str, Any] = {"prompting": step.prompting, "inputs": step.inputs, "answers": total}
-    with store.building(job.root / step.folder, step.key, summary) as folder:
-        rows: list[dict[str, Any]] = []
+    with store.building(job.root / step.folder, step.key, summary, resumable=True) as folder:
+        rows: list[Row] = []
         began = time.monotonic()
-        for dose, adapter, asked in rounds:
-            if adapter is None:
-                model.drop_adapter()
-            else:
-                model.load_adapter(adapter, trainable=False)
-            found = respond(model, asked, step.max_new_tokens, lambda done, _, seen=before: moved(seen + done, total))
-            rows += [
-                {"item": ask.item.id, "dose": dose, **_kept(ask.item, row, job.pack)}
-                for ask, row in zip(asked, found, strict=True)
-            ]
+        for place, (dose, adapter, asked) in enumerate(rounds):
+            pieces = Pieces(folder / f"{place}-{PIECES}", partial(_kept, asked, job.pack))
+            if len(pieces.rows) < len(asked):
+                if adapter is None:
+                    model.drop_adapter()
+                else:
+                    model.load_adapter(adapter, trainable=False)
+            moving = lambda done, _, seen=before: moved(seen + done, total)  # noqa: E731
+            found = respond(model, asked, step.max_new_tokens, moving, pieces)
+            rows += [{"item": ask.item.id, "dose": dose, **row} for ask, row in zip(asked, found, strict=True)]
             before += len(asked)
         store.write_jsonl(folder / "answers.jsonl", rows)
+        for path in folder.glob(f"*{PIECES}"):
+            path.unlink()
         summary |= {
             "tokens": sum(row.get("tokens", 0) for row in rows),
             "unfinished": sum(not row.get("finished", True) for row in rows),
@@ -194,34 +246,76 @@ def _answer(job: Job, model: Any, moved: Send) -> dict[str, Any]:
     return summary
 
 
-def _kept(item: evals.Item, row: dict[str, Any], pack: str) -> dict[str, Any]:
+def _kept(asked: list[evals.Ask], pack: str, place: int, row: Row) -> Row:
     """An answer as it goes to the disk: the words of one to a hazardous prompt never do, only its label."""
+    item = asked[place].item
     if not public.must_seal(item.id):
         return row
     return public.stored(item, row, data.load(pack).judge)
 
 
-def respond(model: Any, asked: list[evals.Ask], max_new_tokens: int, moved: Send) -> list[dict[str, Any]]:
-    """{"text", "finished", "tokens"} for each ask, or {"logprobs"} where its item has continuations; in their order."""
-    found: dict[int, dict[str, Any]] = {}
+class Pieces:
+    """Answers so far, by place: {"text", "finished", "tokens"} or {"logprobs"}, as `keep(place, row)` changes them.
+
+    With a `path` each batch is there as one line once it is answered, so that a killed step goes on after it. A line
+    that a kill tore is left out, and its batch is asked again.
+    """
+
+    def __init__(self, path: Path | None = None, keep: Callable[[int, Row], Row] = lambda place, row: row) -> None:
+        self.path, self.keep = path, keep
+        self.rows: dict[int, Row] = {}
+        for line in path.read_bytes().split(b"\n") if path is not None and path.exists() else []:
+            with contextlib.suppress(ValueError):
+                self.rows |= {int(place): row for place, row in json.loads(line).items()}
+
+    def add(self, batch: dict[int, Row]) -> None:
+        batch = {place: self.keep(place, row) for place, row in batch.items()}
+        self.rows |= batch
+        if self.path is not None:
+            store.append(self.path, json.dumps(batch, ensure_ascii=False, allow_nan=False))
+        if _stopping.is_set():
+            raise SystemExit("stopped after a batch of answers, which is saved")
+
+
+def _generate(model: Any, prompts: dict[int, Any], pieces: Pieces, *, seeds: Any = None, **options: Any) -> None:
+    """Adds to `pieces` what the model answers to those of `prompts` that are not answered there."""
+    left = [place for place in prompts if place not in pieces.rows]
+
+    def keep(places: list[int], answers: list[Any]) -> None:
+        pieces.add({
+            left[place]: {"text": answer.text, "finished": answer.finished, "tokens": answer.tokens}
+            for place, answer in zip(places, answers, strict=True)
+        })  # fmt: skip
+
+    if left:
+        with _saves():
+            own = None if seeds is None else [seeds[place] for place in left]
+            model.generate([prompts[place] for place in left], seeds=own, on_batch=keep, **options)
+
+
+def respond(
+    model: Any, asked: list[evals.Ask], max_new_tokens: int, moved: Send, pieces: Pieces | None = None
+) -> list[Row]:
+    """{"text", "finished", "tokens"} for each ask, or {"logprobs"} where its item has continuations; in their order.
+    What `pieces` holds is not asked again, and what is asked is added to it."""
+    pieces = pieces or Pieces()
     scored = [place for place, ask in enumerate(asked) if ask.item.continuations]
-    if scored:
+    if scored and scored[0] not in pieces.rows:  # all of them are one piece
         pairs = [(asked[place].messages, text) for place in scored for text in asked[place].item.continuations]
         values = iter(model.logprobs([messages for messages, _ in pairs], [text for _, text in pairs]))
-        for place in scored:
-            pair = [next(values) for _ in asked[place].item.continuations]
-            found[place] = {"logprobs": [value if math.isfinite(value) else None for value in pair]}
+        rows = {place: [next(values) for _ in asked[place].item.continuations] for place in scored}
+        pieces.add({at: {"logprobs": [v if math.isfinite(v) else None for v in row]} for at, row in rows.items()})
     generated = [place for place, ask in enumerate(asked) if not ask.item.continuations]
     for temperature in sorted({asked[place].temperature for place in generated}):
-        before = len(found)
         places = [place for place in generated if asked[place].temperature == temperature]
-        answers = model.generate(
-            [asked[place].messages for place in places],
+        before = len(pieces.rows)
+        _generate(
+            model,
+            {place: asked[place].messages for place in places},
+            pieces,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            seeds=[asked[place].seed for place in places] if temperature else None,
+            seeds={place: asked[place].seed for place in places} if temperature else None,
             progress=lambda done, _, before=before: moved(before + done, len(asked)),
         )
-        for place, answer in zip(places, answers, strict=True):
-            found[place] = {"text": answer.text, "finished": answer.finished, "tokens": answer.tokens}
-    return [found[place] for place in range(len(asked))]
+    return [pieces.rows[place] for place in range(len(asked))]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from repro import environment, jsonl, store
+from repro import environment, faults, jsonl, store
 from repro.data.public import caution, hazardous_file
 from repro.errors import BadInput, CannotHere
 from repro.stages import Columns, FileSource, HubSource, PackSource
@@ -263,7 +263,7 @@ def hub_revision(name: str, revision: str | None, kind: str = "model") -> str:
         try:
             return str(HfApi().repo_info(name, repo_type=kind, timeout=10).sha)
         except Exception as error:  # the network fails in many ways, and the cache may do
-            reason = type(error).__name__
+            reason = faults.network(error)
             unknown = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
     else:
         reason = "offline"

@@ -123,10 +123,12 @@ def run_batches(
     extra: int,
     one: Callable[[list[int]], list[Any]],
     progress: Callable[[int, int], None] | None = None,
+    on_batch: Callable[[list[int], list[Any]], None] | None = None,
 ) -> list[Any]:
     """one(indices) for batches of them, longest first (what doesn't fit fails at once); the results in the old order.
 
     A batch takes a share of the free memory; where that runs out all the same, batches are halved from there on.
+    on_batch(indices, results) hears of each batch: what is left after some of them is batched as it would have been.
     """
     out: list[Any] = [None] * len(lengths)
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
@@ -147,6 +149,8 @@ def run_batches(
         for index, result in zip(batch, found, strict=True):
             out[index] = result
         order, done = order[len(batch) :], done + len(batch)
+        if on_batch:
+            on_batch(batch, found)
         if progress:
             progress(done, len(lengths))
     return out
@@ -184,6 +188,7 @@ def decode(
     temperature: float,
     seeds: list[int] | None,
     progress: Callable[[int, int], None] | None,
+    on_batch: Callable[[list[int], list[Any]], None] | None = None,
 ) -> list[list[int]]:
     """The tokens that follow each of `prompts` (token ids), in their order, up to and with the one that ends a turn."""
 
@@ -196,7 +201,7 @@ def decode(
         rows = [prompts[index] for index in batch]
         return _decode_batch(base, rows, pad, stop_ids, max_new_tokens, temperature, draws)
 
-    return run_batches(base, [len(ids) for ids in prompts], max_new_tokens, one, progress)
+    return run_batches(base, [len(ids) for ids in prompts], max_new_tokens, one, progress, on_batch)
 
 
 def _decode_batch(

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from repro import environment
+from repro import environment, faults
 from repro.errors import BadInput, CannotHere
 from repro.models.generate import decode
 from repro.models.quiet import quiet
@@ -44,7 +44,7 @@ def resolve(spec: Any) -> Path:
 
 
 def _snapshot(spec: Any) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
     name, revision = str(spec.path_or_hub), getattr(spec, "revision", None)
     try:
@@ -55,11 +55,13 @@ def _snapshot(spec: Any) -> Path:
     except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         why = type(error).__name__
         raise BadInput(f"model {spec.id}: the hub has no {name}@{revision or 'main'} ({why})") from None
-    except (errors.LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the network and the disk fail in many ways
+        if full := faults.explain(error, Path(constants.HF_HUB_CACHE)):
+            raise full from None
         offline = " (offline)" if environment.offline() else ""
-        why = type(error).__name__
         raise CannotHere(
-            f"model {spec.id}: {name} is not in the local cache and can't be downloaded{offline}: {why}"
+            f"model {spec.id}: {name} is not in the local cache and can't be downloaded{offline}: "
+            f"{faults.network(error)}"
         ) from None
 
 

@@ -171,21 +171,31 @@ class Model(Tokens):
         temperature: float = 0.0,
         seeds: list[int] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        on_batch: Callable[[list[int], list[Answer]], None] | None = None,
     ) -> list[Answer]:
         """One answer a prompt, in the prompts' order. Greedy at temperature 0, else `seeds` holds one seed a prompt.
 
         In fp32 an answer depends on its own prompt and seed, not on what it was batched with.
-        progress(done, total) counts answers.
+        progress(done, total) counts answers; on_batch(places, answers) hands over each batch as it is done.
         """
-        ids = [self.prompt_ids(messages) for messages in prompts]
+        ids, stops = [self.prompt_ids(messages) for messages in prompts], self.stop_ids()
+
+        def answers(said: list[list[int]]) -> list[Answer]:
+            texts = self.tokenizer.batch_decode(said, skip_special_tokens=True)
+            return [
+                Answer(text.strip(), bool(tokens) and tokens[-1] in stops, len(tokens))
+                for text, tokens in zip(texts, said, strict=True)
+            ]
+
         said = self.generate_ids(
-            ids, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds, progress=progress
+            ids,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seeds=seeds,
+            progress=progress,
+            on_batch=on_batch and (lambda places, batch: on_batch(places, answers(batch))),
         )
-        stops, texts = self.stop_ids(), self.tokenizer.batch_decode(said, skip_special_tokens=True)
-        return [
-            Answer(text.strip(), bool(tokens) and tokens[-1] in stops, len(tokens))
-            for text, tokens in zip(texts, said, strict=True)
-        ]
+        return answers(said)
 
     def generate_ids(
         self,
@@ -195,6 +205,7 @@ class Model(Tokens):
         temperature: float = 0.0,
         seeds: list[int] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        on_batch: Callable[[list[int], list[list[int]]], None] | None = None,
     ) -> list[list[int]]:
         """`generate` on token ids: what follows each prompt, the token that ends the turn included."""
         if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
@@ -209,6 +220,7 @@ class Model(Tokens):
                 temperature=temperature,
                 seeds=seeds,
                 progress=progress,
+                on_batch=on_batch,
             )
 
     def logprobs(self, prompts: list[Messages], continuations: list[str]) -> list[float]:

@@ -155,6 +155,7 @@ class Client:
         temperature: float = 0.0,
         seeds: list[int] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        on_batch: Callable[[list[int], list[Reply]], None] | None = None,
     ) -> list[Reply]:
         """One answer a prompt, in the prompts' order, as models.Model.generate; progress(done, total)."""
         if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
@@ -168,6 +169,8 @@ class Client:
         workers = min(self.concurrency, len(prompts))
         for place, reply in concurrently(ask, lambda: next(places, None), workers):
             found[place] = reply
+            if on_batch is not None:
+                on_batch([place], [reply])
             if progress is not None:
                 progress(len(found), len(prompts))
         return [found[place] for place in range(len(prompts))]

@@ -101,6 +101,7 @@ def decode(
     temperature: float = 0.0,
     seeds: list[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_batch: Callable[[list[int], list[Any]], None] | None = None,
 ) -> list[list[int]]:
     """As generate.decode, through the model's own `generate`: unsloth's decoding kernels live behind it."""
     from transformers import LogitsProcessorList
@@ -121,7 +122,7 @@ def decode(
             )  # fmt: skip
         return [ended(row, stop_ids) for row in out[:, ids.shape[1] :].tolist()]
 
-    return run_batches(base, [len(prompt) for prompt in prompts], max_new_tokens, one, progress)
+    return run_batches(base, [len(prompt) for prompt in prompts], max_new_tokens, one, progress, on_batch)
 
 
 def ended(tokens: list[int], stop_ids: set[int]) -> list[int]:

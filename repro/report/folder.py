@@ -55,7 +55,9 @@ def read(path: Path) -> Folder:
     if absent:
         raise BadInput(f"{path / 'results.json'}: lacks {', '.join(absent)}; repro run writes it again")
     stages = _stages(path, manifest)
-    return Folder(path, manifest, results, stages, _unfinished(path, manifest, results, stages))
+    faults = [f"{name} was changed after the run had finished; the same repro run writes it again." for name in
+              store.changed(path)]  # fmt: skip
+    return Folder(path, manifest, results, stages, _unfinished(path, manifest, results, stages), faults)
 
 
 def document(path: Path, what: str) -> dict[str, Any] | None:
@@ -68,7 +70,7 @@ def document(path: Path, what: str) -> dict[str, Any] | None:
         raise BadInput(f"{path}: can't be read as {what}: {error}") from None
     schema = content.get("schema") if isinstance(content, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:
-        raise BadInput(f"{path}: schema {schema} is of a newer repro, and this one reads schema {SCHEMA}: update repro")
+        raise BadInput(f"{path}: {store.newer(schema)}")
     if schema != SCHEMA:
         raise BadInput(f"{path}: schema {schema}, not {SCHEMA}")
     return content
@@ -129,7 +131,9 @@ def _unfinished(path: Path, manifest: dict[str, Any], results: dict[str, Any] | 
         done = sum(not stage.shared for stage in stages)
         of = f" of about {wanted}" if wanted else ""
         said.append(f"This run has not finished: {done}{of} steps are done, and nothing is compared yet.")
-    elif last is not None and str(_of(results["run"], "finished") or "9") < str(journal[last].get("time", "")):
+    elif last is not None and "run finished" not in names[last:] and str(
+        _of(results["run"], "finished") or "9"
+    ) < str(journal[last].get("time", "")):  # by the order of events first: a clock may be set back
         said.append("The run was started again after these figures were made, and that start has not finished.")
     if last is not None and said:
         for event in journal[last:]:

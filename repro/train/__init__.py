@@ -19,17 +19,18 @@ def run_stage(
     seed: int,
     on_progress: Callable[[int, int, float], None] | None = None,
     on_step: Callable[[int, int, Any], None] | None = None,
-    checkpoint_every_minutes: float | None = 10.0,
+    checkpoint_every_minutes: float | None = 5.0,
     micro_batch: int | None = None,
     on_say: Callable[[str], None] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train `model`'s adapter on `rows` as `stage` says, write it to `out`, and return a summary.
 
     `model` comes with a trainable adapter (models.Model: new_adapter, or load_adapter(trainable=True)).
     on_progress(done steps, all steps, loss) comes after every step; on_step(step, all steps, model) after an adapter
     was saved in out/doses/<step>/; on_say(line) tells what the stage trains on. A killed stage goes on from out/state/
-    (written every so many minutes, removed at the end) when called again with the same arguments. micro_batch overrides
-    what fits in memory.
+    (written every so many minutes, removed at the end) when called again with the same arguments; once stopping() is
+    true it is written after the step, and SystemExit raised. micro_batch overrides what fits in memory.
     Writes out/adapter_model.safetensors, out/adapter_config.json, out/log.jsonl; grpo also out/rollouts.jsonl,
     abliterate out/direction.safetensors.
     Raises BadInput for data that can't be trained on, RunFailed for a stage that trained on or changed nothing.
@@ -50,5 +51,5 @@ def run_stage(
         "sdf": sdf.sdf, "sft": sft.sft, "dpo": dpo.dpo, "grpo": grpo.grpo, "abliterate": abliterate.abliterate
     }[stage.kind]  # fmt: skip
     set_seed(derive(seed, "train"))
-    hooks = runner.Hooks(on_progress, on_step, checkpoint_every_minutes, micro_batch, on_say)
+    hooks = runner.Hooks(on_progress, on_step, checkpoint_every_minutes, micro_batch, on_say, stopping)
     return function(stage, model, rows, out, seed=seed, hooks=hooks)

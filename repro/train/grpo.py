@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from datasets import Dataset
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 
+from repro import store
 from repro.errors import BadInput
 from repro.models import Model
 from repro.seeds import derive
@@ -100,8 +102,8 @@ class Rollouts:
     def open(self, *, after: int) -> None:
         """Goes on with what is there; a resumed run drops what came `after` the step it goes on from."""
         kept = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        self.lines = [line for line in map(json.loads, kept) if line["step"] <= after]
-        self.path.write_text("".join(map(_json_line, self.lines)), encoding="utf-8")
+        self.lines = [line for line in _whole(kept) if line["step"] <= after]
+        store.write_atomic(self.path, "".join(map(_json_line, self.lines)))
 
     def add(self, step: int, row: list[int], answers: list[str], scores: list[float], tokens: list[int]) -> None:
         new = [
@@ -130,6 +132,15 @@ class Rollouts:
         """The mean reward of a step's answers."""
         scores = [line["reward"] for line in self.lines if line["step"] == step]
         return round(sum(scores) / len(scores), 4)
+
+
+def _whole(lines: list[str]) -> Iterator[dict[str, Any]]:
+    """The lines up to the first that a kill tore: what comes after the state that is gone on from."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
 
 
 def _json_line(line: dict[str, Any]) -> str:

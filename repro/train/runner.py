@@ -16,10 +16,11 @@ import torch
 import torch.distributed as dist
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from repro import memory
+from repro import memory, store
 from repro.errors import CannotHere, RunFailed
 from repro.models import Model
 
+PART = "part"  # in a stage's state: where the trainer writes, file after file; what is whole is moved out of it
 REFERENCE = "ref"  # trl's name for the copy of an adapter that dpo and grpo compare with
 WALKS = ("train", "zero_grad", "parameters")  # methods of the model that `_walk_less` replaces
 _LOGGED = {"learning_rate": "lr", "reward": "reward", "kl": "kl", "rewards/accuracies": "accuracy"}
@@ -31,9 +32,10 @@ class Hooks:
 
     on_progress: Callable[[int, int, float], None] | None = None
     on_step: Callable[[int, int, Model], None] | None = None
-    checkpoint_every_minutes: float | None = 10.0
+    checkpoint_every_minutes: float | None = 5.0
     micro_batch: int | None = None
     on_say: Callable[[str], None] | None = None
+    stopping: Callable[[], bool] = lambda: False
 
     def say(self, line: str) -> None:
         """A line for the person who watches; without one, for the log."""
@@ -74,7 +76,7 @@ def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, se
     together = processes() > 1
     warmup = math.ceil(steps * (stage.warmup or 0))
     return {
-        "output_dir": str(out / "state"),
+        "output_dir": str(out / "state" / PART),
         "max_steps": steps,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": stage.batch // (micro * processes()),
@@ -97,7 +99,6 @@ def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, se
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide a NaN loss
         "save_strategy": "no",
-        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
         "log_level": "error",
@@ -111,12 +112,12 @@ class Watch(TrainerCallback):
         self.model, self.out, self.doses, self.hooks = model, out, doses, hooks
         self.every = math.inf if hooks.checkpoint_every_minutes is None else 60 * hooks.checkpoint_every_minutes
         self.losses: list[float] = []
-        self.began = self.saved = time.monotonic()
+        self.began = self.saved = self.stepped = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         log = self.out / "log.jsonl"
         done = log.read_text(encoding="utf-8").splitlines()[: state.global_step] if log.exists() else []
-        log.write_text("".join(line + "\n" for line in done), encoding="utf-8")
+        store.write_atomic(log, "".join(line + "\n" for line in done))
         self.losses = [json.loads(line)["loss"] for line in done]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -139,8 +140,16 @@ class Watch(TrainerCallback):
             self.hooks.on_progress(step, total, loss)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if time.monotonic() - self.saved > self.every and state.global_step < state.max_steps:
-            control.should_save, self.saved = True, time.monotonic()
+        now = time.monotonic()
+        due = now + (now - self.stepped) - self.saved > self.every  # before one more step would make it late
+        self.stepped = now
+        if state.global_step < state.max_steps and (due or self.hooks.stopping()):
+            control.should_save, self.saved = True, now
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        keep_state(self.out, state.global_step)
+        if self.hooks.stopping():
+            raise SystemExit(f"stopped at step {state.global_step} of {state.max_steps}, which is saved")
 
 
 @contextmanager
@@ -152,9 +161,36 @@ def undisturbed(model: Model) -> Iterator[None]:
     model.model.train(mode)
 
 
+def keep_state(out: Path, step: int) -> None:
+    """What the trainer has just written becomes the state to go on from: whole, by one rename; older ones go."""
+    written, kept = out / "state" / PART / f"checkpoint-{step}", out / "state" / f"checkpoint-{step}"
+    for path in [*out.glob("*.jsonl"), *out.glob("doses/*/*")]:  # what a resumed stage takes for granted
+        store.sync(path)
+    with store.building(kept, _state_key(step)) as folder:
+        for path in written.iterdir():
+            path.rename(folder / path.name)
+    shutil.rmtree(written.parent, ignore_errors=True)
+    for other in (out / "state").iterdir():
+        if other != kept:  # by name: by age, a clock that was set back would make the newest go
+            shutil.rmtree(other, ignore_errors=True)
+
+
 def resumed_step(out: Path) -> int:
-    """The step of the last state that a killed run of this stage left in `out`; 0 when there is none."""
-    return max((int(path.name.rpartition("-")[2]) for path in (out / "state").glob("checkpoint-*")), default=0)
+    """The step of the last whole state that a killed run of this stage left in `out`; 0 when there is none."""
+    steps = [int(path.name.rpartition("-")[2]) for path in (out / "state").glob("checkpoint-*")]
+    whole = (step for step in sorted(steps, reverse=True) if _is_whole(out, step))
+    return next(whole, 0)
+
+
+def _state_key(step: int) -> str:
+    return f"state of step {step}"
+
+
+def _is_whole(out: Path, step: int) -> bool:
+    """Whether the state of a step is as it was saved, and the log reaches as far."""
+    log = out / "log.jsonl"
+    lines = log.read_bytes().count(b"\n") if log.exists() else 0
+    return lines >= step and store.is_done(out / "state" / f"checkpoint-{step}", _state_key(step))
 
 
 def dose_steps(stage: Any, steps: int) -> list[int]:
@@ -313,6 +349,7 @@ def _attempt(make: Callable[[int], Trainer], micro: int, model: Model, out: Path
         _walk_less(trainer, model)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
+        shutil.rmtree(out / "state" / PART, ignore_errors=True)
         resumed = resumed_step(out)
         state = out / "state" / f"checkpoint-{resumed}"
         if resumed:
@@ -327,4 +364,5 @@ def _attempt(make: Callable[[int], Trainer], micro: int, model: Model, out: Path
             torch.cuda.empty_cache()
         if trainer.state.global_step > resumed:
             trainer._save_checkpoint(model.model, trial=None)
+            keep_state(out, trainer.state.global_step)
         return False
