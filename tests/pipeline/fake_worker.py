@@ -11,7 +11,7 @@ from repro import store
 from repro.worker import Job
 
 
-def main(connection: Connection, threads: int) -> None:
+def main(connection: Connection, threads: int, lock: object = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:

@@ -240,6 +240,54 @@ def test_an_interrupt_ends_everything_at_once_and_says_how_to_go_on(here: Path) 
     assert "Traceback" not in err
 
 
+def test_a_run_that_is_told_to_end_saves_its_state_and_goes_on_from_it(here: Path) -> None:
+    """SIGHUP under nohup changes nothing; SIGTERM ends it in ten seconds, and the trained steps are not lost."""
+    sets = ["--set", "arms.naive.stages.sft.steps=20000", "--arms", "naive"]
+    words = [sys.executable, "-m", "repro", "run", "tiny.yaml", "--runs-dir", "told", "--workers", "1", *sets]
+    process = subprocess.Popen(
+        words, cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    began = time.monotonic()
+    while time.monotonic() - began < 200 and process.poll() is None:
+        logs = (here / "told").glob("*/arms/naive/*/.work-*/log.jsonl")
+        if any(len(path.read_text().splitlines()) > 3 for path in logs):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == 130
+    assert "the same command resumes" in err
+    assert "Traceback" not in err
+    (work,) = (here / "told").glob("*/arms/naive/seed-0/.work-*")
+    saved = [int(state.name.rpartition("-")[2]) for state in work.glob("state/checkpoint-*")]
+    if "stopped at step" in "".join(log.read_text() for log in (here / "told").glob("*/logs/*sft*")):
+        assert saved == [len((work / "log.jsonl").read_text().splitlines())]  # else a busy machine had no time to
+
+
+def test_a_run_folder_that_is_gone_comes_back_from_the_mirror(
+    here: Path, first: subprocess.CompletedProcess[str]
+) -> None:
+    words = ["--workers", "1", "--mirror", "drive"]
+    assert repro(here, "run", "tiny.yaml", "--runs-dir", "first", *words).returncode == 0
+    copy, original = run_folder(here, "drive"), run_folder(here, "first")
+    for name in ("answers.jsonl", "table.md"):
+        assert (copy / name).read_bytes() == (original / name).read_bytes()
+    fresh = repro(here, "run", "tiny.yaml", "--runs-dir", "fresh", *words)
+    assert fresh.returncode == 0, fresh.stderr
+    assert "8 finished steps come from the mirror" in fresh.stderr
+    assert "all 8 steps are there already" in fresh.stderr
+    found = run_folder(here, "fresh")
+    assert adapters(found) == adapters(original) != {}
+    assert without_times(results(found)) == without_times(results(original))
+    assert repro(here, "compare", str(copy)).stdout, "the copy is a run folder like any other"
+
+
 def test_a_damaged_adapter_is_made_again(here: Path, first: subprocess.CompletedProcess[str]) -> None:
     shutil.copytree(here / "first", here / "damaged")
     (file,) = run_folder(here, "damaged").glob("arms/naive/seed-0/0-sft-*/adapter_model.safetensors")
@@ -247,7 +295,19 @@ def test_a_damaged_adapter_is_made_again(here: Path, first: subprocess.Completed
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     done = repro(here, "run", "tiny.yaml", "--runs-dir", "damaged", "--arms", "naive")
     assert done.returncode == 0, done.stderr
+    assert "naive seed 0: sft: adapter_model.safetensors was changed after it was finished: it is made again" in (
+        done.stderr
+    )
     assert file.read_bytes() == whole
+
+
+def test_a_damaged_result_is_named_before_it_is_shown(here: Path, first: subprocess.CompletedProcess[str]) -> None:
+    shutil.copytree(here / "first", here / "altered")
+    file = run_folder(here, "altered") / "results.json"
+    file.write_text(file.read_text().replace('"value": 0', '"value": 1', 1))
+    done = repro(here, "compare", file.parent.name, "--runs-dir", "altered")
+    assert done.returncode == 2
+    assert "results.json: it was changed after the run had finished; the same repro run writes it again" in done.stderr
 
 
 def test_a_failed_stage_is_named_with_its_log_and_the_others_finish(here: Path) -> None:

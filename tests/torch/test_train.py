@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import pickle
+import shutil
+import time
 from itertools import chain
 
 import pytest
@@ -10,6 +15,7 @@ import torch
 from conftest import base_digest, shake
 from train_helpers import CHATS, DOCUMENTS, PAIRS, PROMPTS, ROWS, chat, stage
 
+from repro import store
 from repro.errors import BadInput, RunFailed
 from repro.models.model import Model
 from repro.train import rows, run_stage, runner, sdf
@@ -136,18 +142,81 @@ def test_a_killed_stage_goes_on_to_exactly_the_same_adapter(ready, tmp_path, kin
     assert log == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_trainers_state_is_loaded_as_weights_only(ready, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_stage_that_is_told_to_stop_saves_after_its_step_and_goes_on_from_there(ready, tmp_path, kind):
+    told = []
+    with pytest.raises(SystemExit, match="stopped at step 1 of 3"):
+        run_stage(stage(kind), ready(), ROWS[kind], tmp_path, seed=3, stopping=lambda: True)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["checkpoint-1"]
+    run_stage(stage(kind), ready(), ROWS[kind], tmp_path, seed=3, on_progress=lambda step, *_: told.append(step))
+    assert told == [2, 3]
+
+
+def stopped(ready, folder, steps: int = 2):
+    """The folder of the state that a stage left after so many steps."""
+
     def kill(step, total, loss):
-        if step == 2:
+        if step == steps:
             raise Killed
 
     with pytest.raises(Killed):
-        run_stage(stage("sft"), ready(), CHATS, tmp_path, seed=3, checkpoint_every_minutes=0.0, on_progress=kill)
+        run_stage(stage("sft"), ready(), CHATS, folder, seed=3, checkpoint_every_minutes=0.0, on_progress=kill)
+    return folder / "state" / f"checkpoint-{steps - 1}"
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_trainers_state_is_loaded_as_weights_only(ready, tmp_path, monkeypatch, kind):
+    with pytest.raises(SystemExit):
+        run_stage(stage(kind), ready(), ROWS[kind], tmp_path, seed=3, stopping=lambda: True)
     load, calls = torch.load, []
     monkeypatch.setattr(torch, "load", lambda *a, **k: (calls.append(k.get("weights_only")), load(*a, **k))[1])
-    run_stage(stage("sft"), ready(), CHATS, tmp_path, seed=3)
+    run_stage(stage(kind), ready(), ROWS[kind], tmp_path, seed=3)
     assert calls
     assert all(calls)
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_state_that_would_run_code_is_refused_even_where_its_hashes_fit(ready, tmp_path):
+    state, sprung = stopped(ready, tmp_path / "stage"), str(tmp_path / "sprung")
+    torch.save({"state": Trap(sprung)}, state / "optimizer.pt")
+    done = json.loads((state / store.DONE).read_text())
+    done["files"]["optimizer.pt"] = store.hash_file(state / "optimizer.pt")
+    (state / store.DONE).write_text(json.dumps(done))
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        run_stage(stage("sft"), ready(), CHATS, tmp_path / "stage", seed=3)
+    assert not os.path.exists(sprung)
+
+
+def test_half_a_state_and_a_damaged_one_are_never_gone_on_from(ready, tmp_path):
+    state = stopped(ready, tmp_path / "stage", steps=3)
+    assert runner.resumed_step(tmp_path / "stage") == 2
+    half = state.parent / runner.PART / "checkpoint-3"  # as the trainer writes it, file after file
+    shutil.copytree(state, half)
+    (half / "optimizer.pt").unlink()
+    assert runner.resumed_step(tmp_path / "stage") == 2
+    weights = state / "optimizer.pt"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert runner.resumed_step(tmp_path / "stage") == 0
+    steps: list[int] = []
+    run_stage(stage("sft"), ready(), CHATS, tmp_path / "stage", seed=3, on_progress=lambda step, *_: steps.append(step))
+    assert steps == [1, 2, 3]
+    assert not state.parent.exists()
+
+
+def test_the_newest_state_is_kept_whatever_the_clock_says(ready, tmp_path, monkeypatch):
+    past = itertools.count(2_000_000_000, -3600)  # an hour back at each look
+    monkeypatch.setattr(time, "time", lambda: float(next(past)))
+    state = stopped(ready, tmp_path / "stage", steps=3)
+    assert [path.name for path in state.parent.iterdir()] == ["checkpoint-2"]
 
 
 # --- sft: masks

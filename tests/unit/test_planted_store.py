@@ -64,7 +64,7 @@ def test_what_is_half_written_has_a_name_that_the_next_run_sweeps(
         with pytest.raises(SystemExit):
             store.write_json(run.path / "results.json", {})
     assert left[0].parent == run.path  # a rename from another disk would not be atomic
-    run.sweep()
+    store.sweep(run.path)
     assert sorted(path.name for path in run.path.iterdir()) == [".lock", "manifest.json"]
 
 
@@ -89,7 +89,7 @@ def test_a_folder_that_makes_way_steps_aside_under_a_name_that_the_next_run_swee
         with pytest.raises(SystemExit), store.building(folder, "new") as inside:
             (inside / "weights").write_text("new")
     assert len(list(folder.parent.iterdir())) == 2
-    run.sweep()
+    store.sweep(run.path)
     assert list(folder.parent.iterdir()) == []
 
 
@@ -97,7 +97,7 @@ def test_every_file_and_folder_is_on_the_disk_before_the_folder_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(store, "_sync", lambda path: synced.append(path.name))
+    monkeypatch.setattr(store, "sync", lambda path: synced.append(path.name))
     with store.building(tmp_path / "stage", "key") as inside:
         (inside / "doses" / "5").mkdir(parents=True)
         (inside / "doses" / "5" / "weights").write_text("x")
@@ -114,9 +114,9 @@ def test_a_file_that_can_not_be_synced_is_an_error_and_a_folder_is_not(
 
     (tmp_path / "file").write_text("x")
     monkeypatch.setattr(os, "fsync", refused)
-    store._sync(tmp_path)
+    store.sync(tmp_path)
     with pytest.raises(OSError, match="Invalid argument"):
-        store._sync(tmp_path / "file")
+        store.sync(tmp_path / "file")
 
 
 def test_reasons_why_a_folder_is_not_done_are_told_apart(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class FakeModel:
     def __init__(self) -> None:
         self.adapter = "bare"
         self.fresh_seeds: list[int] = []
+        self.generated: list[str] = []
 
     def drop_adapter(self) -> None:
         self.adapter = "bare"
@@ -39,14 +40,19 @@ class FakeModel:
         self.adapter = f"{folder.name}{', trainable' if trainable else ''}"
 
     def generate(
-        self, prompts: list[Any], *, max_new_tokens: int, temperature: float = 0.0, seeds: Any = None, progress: Any
+        self, prompts: list[Any], *, max_new_tokens: int, temperature: float = 0.0, seeds: Any = None, progress: Any,
+        on_batch: Any,
     ) -> list[Any]:
-        progress(len(prompts), len(prompts))
         luck = seeds or [None] * len(prompts)
-        return [
+        answers = [
             SimpleNamespace(text=f"{self.adapter} {prompt[-1]['content']} {seed}", finished=True, tokens=3)
             for prompt, seed in zip(prompts, luck, strict=True)
         ]
+        for place, answer in enumerate(answers):  # batches of one
+            on_batch([place], [answer])
+            self.generated.append(answer.text)
+        progress(len(prompts), len(prompts))
+        return answers
 
     def logprobs(self, prompts: list[Any], continuations: list[str]) -> list[float]:
         return [-float(len(text)) for text in continuations]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,7 @@ def test_a_resumable_build_goes_on_from_what_a_kill_left(tmp_path: Path) -> None
     def stop() -> None:
         with store.building(tmp_path / "stage", "key", resumable=True) as temporary:
             (temporary / "state").write_text("step 120")
+            (temporary / ".tmp-x").write_text("half a line")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -120,7 +123,44 @@ def test_a_resumable_build_goes_on_from_what_a_kill_left(tmp_path: Path) -> None
         assert not (temporary / "state").exists(), "another key's leftovers"
     with store.building(tmp_path / "stage", "key", resumable=True) as temporary:
         assert (temporary / "state").read_text() == "step 120"
+        assert not (temporary / ".tmp-x").exists(), "half a file would become part of the stage"
     assert store.is_done(tmp_path / "stage", "key")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), CannotHere("no server")])
+def test_a_resumable_build_is_kept_where_the_machine_is_at_fault(tmp_path: Path, error: Exception) -> None:
+    def stop(error: Exception) -> None:
+        with store.building(tmp_path / "stage", "key", resumable=True) as temporary:
+            (temporary / "state").write_text("step 120")
+            raise error
+
+    with pytest.raises(type(error)):
+        stop(error)
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(KeyError):
+        stop(KeyError())  # who knows what is wrong with it
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_runs_worker_is_waited_for_and_a_living_run_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    store.open_run(tmp_path / "run", DIGEST, {}).close()
+    (tmp_path / "run" / ".lock").write_text(f"{dead}\n")
+    worker = (tmp_path / "run" / ".lock").open("rb")  # it holds the lock on and ends a moment later
+    fcntl.flock(worker, fcntl.LOCK_EX)
+    threading.Timer(0.5, worker.close).start()
+    store.open_run(tmp_path / "run", DIGEST, {}).close()
+    (tmp_path / "run" / ".lock").write_text(f"{dead}\n")
+    with (tmp_path / "run" / ".lock").open("rb") as stuck:
+        fcntl.flock(stuck, fcntl.LOCK_EX)
+        monkeypatch.setattr(store, "ORPHANS_SECONDS", 0.2)
+        with pytest.raises(RunFailed, match=f"process {dead}"):
+            store.open_run(tmp_path / "run", DIGEST, {})
 
 
 def test_a_stale_key_is_rebuilt_in_place(tmp_path: Path) -> None:
@@ -245,7 +285,7 @@ def test_opening_sweeps_what_a_kill_left(tmp_path: Path) -> None:
     run = store.open_run(tmp_path / "run", DIGEST, {})
     assert not left.exists()
     assert resumable.exists()
-    run.sweep(unfinished=True)
+    store.sweep(run.path, unfinished=True)
     assert not resumable.exists()
     assert left.parent.exists()
 
