@@ -4,7 +4,7 @@ BIN := .venv/bin
 # the gpu extra (unsloth) only where there is a GPU to use it
 EXTRAS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu,)
 
-.PHONY: help setup reproduce-small reproduce-micro test test-all lint bench mutants fuzz audit notebook clean
+.PHONY: help setup reproduce-small reproduce-full reproduce-micro test test-all lint bench mutants fuzz audit notebook clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -23,6 +23,9 @@ setup: .venv/installed  ## make .venv and install the kit with the tested versio
 
 reproduce-small: setup  ## the main job: a small open model on a GPU, else the micro organism on the CPU
 	@$(BIN)/repro run reproduce-small
+
+reproduce-full: setup  ## every arm, ablations too (hours on a GPU; the organism: some minutes)
+	@$(BIN)/repro run reproduce-full
 
 reproduce-micro: setup  ## the same on the embedded micro organism, whatever the machine
 	@$(BIN)/repro run reproduce-micro
