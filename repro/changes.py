@@ -10,6 +10,7 @@ from repro import store
 from repro.keys import series
 from repro.plan import Plan, Step, locate
 
+ASKED = {"items": "what is asked", "doses": "what the doses are asked", "probes": "what the curve's probes are"}
 WORDS = {"code": "the kit's own code, version", "index": "place among the stages",
          "max_new_tokens": "evaluation.max_new_tokens"}  # fmt: skip
 EARLIER = {"upstream": "the stage before it", "start": "the stage that the arm starts from",
@@ -79,8 +80,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], plan: Plan | None = No
             lines += list(_base(old, new))
         elif name == "data":
             lines += list(_data(before or [], now or []))
-        elif name in ("items", "doses"):
-            what = "what is asked" if name == "items" else "what the doses are asked"
+        elif name in ASKED:
+            what = ASKED[name]
             counts = [part["count"] if part else 0 for part in (before, now)]
             same = counts[0] == counts[1]
             lines.append(f"{what}: {counts[1]}, other words" if same else f"{what}: {counts[0]} -> {counts[1]}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from repro import evals, memory
+from repro.stages import curve_steps
 
 if TYPE_CHECKING:
     from repro.plan import Plan
@@ -74,8 +75,17 @@ def steps_of(stage: Any, count: int) -> int:
     return int(stage.steps or math.ceil(count * stage.epochs / rows_a_step))
 
 
-def stage_seconds(plan: Plan, stage: Any, rows: Sequence[dict[str, Any]]) -> float | None:
-    """How long a stage takes on the organism's CPU or the plan's GPU; None where neither is known."""
+def stage_seconds(
+    plan: Plan, stage: Any, rows: Sequence[dict[str, Any]], probes: Sequence[evals.Item] = ()
+) -> float | None:
+    """How long a stage and its probes take on the organism's CPU or the plan's GPU; None where neither is known."""
+    training = _training_seconds(plan, stage, rows)
+    rounds = len(curve_steps(stage.curve, steps_of(stage, len(rows))))
+    probing = answers_seconds(plan, probes, evals.PROBE_TOKENS, rounds) if probes else 0.0
+    return None if training is None or probing is None else training + probing
+
+
+def _training_seconds(plan: Plan, stage: Any, rows: Sequence[dict[str, Any]]) -> float | None:
     steps = steps_of(stage, len(rows))
     if plan.experiment.pack == "micro":
         return steps * SECONDS_A_STEP[stage.kind]

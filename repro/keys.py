@@ -108,12 +108,14 @@ def common_inputs(
 
 def stage_inputs(
     common: dict[str, Any], index: int, stage: Any, data: Sequence[dict[str, Any]], upstream: str | None,
-    start: str | None,
+    start: str | None, probes: Sequence[evals.Item] = (),
 ) -> dict[str, Any]:
-    """The inputs of a training stage: `data` is {source, rows, sha256} of each source, the rest as in `plan.Step`."""
+    """The inputs of a training stage: `data` is {source, rows, sha256} of each source, `probes` what its curve asks, the
+    rest as in `plan.Step`."""
     settings = stage.model_dump(mode="json", exclude={"data", "prompts"})
+    asked = {"count": len(probes), "sha256": asked_hash(probes)} if probes else None
     own = {"index": index, "stage": settings, "data": list(data), "upstream": upstream, "start": start}
-    return {**common, **own}
+    return {**common, **own, "probes": asked}
 
 
 def answers_inputs(
@@ -133,7 +135,7 @@ def key_of(inputs: dict[str, Any]) -> str:
     parts = {name: value for name, value in inputs.items() if name not in ("base_files", "versions", "data")}
     if "data" in inputs:
         parts["rows"] = [source["sha256"] for source in inputs["data"]]
-    for name in ("items", "doses"):
+    for name in ("items", "doses", "probes"):
         if isinstance(parts.get(name), dict):
             parts[name] = parts[name]["sha256"]
     others = {name: series(version) for name, version in inputs["versions"].items()}

@@ -12,6 +12,7 @@ from typing import Any
 from repro import evals, store
 from repro.evals import public
 from repro.plan import Plan, Step, arm_of, locate, stage_sources
+from repro.stages import CURVE
 
 Row = dict[str, Any]
 Dosed = Mapping[tuple[str, int, int], list[evals.Unit]]  # by (arm, seed, step)
@@ -82,6 +83,7 @@ def results(
         unscored={place: _unscored(parts[first, *place]) for place in places},
         prompting={name: stats.metrics_table(of[name], evals.METRICS, versus=versus) for name in plan.prompting[1:]},
         doses=_doses(plan, root, curve),
+        curves=_curves(plan, root),
         matched=matched(curve, clearing, sorted(plan.seeds)),
     )
 
@@ -126,14 +128,38 @@ def _doses(plan: Plan, root: Path, dosed: Dosed) -> list[Row]:
     for (arm, seed, dose), units in dosed.items():
         step = plan.steps[plan.answers[arm, seed, plan.prompting[0]]]
         tokens = _dose_tokens(plan, root, step)
-        groups: dict[tuple[str, str | None], list[float]] = {}
-        for unit in units:
-            if unit.value is not None:
-                groups.setdefault((unit.metric, unit.group), []).append(unit.value)
-        for (metric, group), values in groups.items():
-            place = {"arm": arm, "seed": seed, "step": dose, "tokens": tokens.get(dose), "metric": metric}
-            curve.append(place | {"group": group, "n": len(values), "value": sum(values) / len(values)})
+        place = {"arm": arm, "seed": seed, "step": dose, "tokens": tokens.get(dose)}
+        curve += [place | entry for entry in _means(units)]
     return curve
+
+
+def _means(units: Sequence[evals.Unit]) -> list[Row]:
+    """The mean of each metric and group, over what is scored."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for unit in units:
+        if unit.value is not None:
+            groups.setdefault((unit.metric, unit.group), []).append(unit.value)
+    return [
+        {"metric": metric, "group": group, "n": len(values), "value": sum(values) / len(values)}
+        for (metric, group), values in groups.items()
+    ]
+
+
+def _curves(plan: Plan, root: Path) -> list[Row]:
+    """What the probes along the stages found: one entry for each arm, seed, stage, step of it, metric and group.
+
+    A stage that arms share is on each one's curve. The pack's own judge reads the probes.
+    """
+    found = []
+    for (arm, seed), keys in plan.stages.items():
+        for step in (plan.steps[key] for key in keys if plan.steps[key].items):
+            stored = store.read_jsonl(locate(step, root) / CURVE)
+            for at in dict.fromkeys(row["step"] for row in stored):
+                answers = [SimpleNamespace(**row) for row in stored if row["step"] == at]
+                rows = evals.label(step.items, answers, plan.pack, arm=arm, seed=seed, dose=at)
+                place = {"arm": arm, "seed": seed, "stage": step.kind, "index": step.index, "step": at}
+                found += [place | entry for entry in _means(evals.units(rows, plan.pack))]
+    return found
 
 
 def _dose_tokens(plan: Plan, root: Path, step: Step) -> dict[int, int]:

@@ -45,7 +45,7 @@ class Step:
     stage: Any = None
     rows: tuple[dict[str, Any], ...] = ()
     prompting: str = "none"
-    items: tuple[evals.Item, ...] = ()
+    items: tuple[evals.Item, ...] = ()  # a stage's: the probes of its curve
     dose_items: tuple[evals.Item, ...] = ()
     dosed: str | None = None  # key of the stage whose kept doses are asked too
     max_new_tokens: int = 0
@@ -127,7 +127,7 @@ def build(
     problems: list[str] = []
     for seed in plan.seeds:
         split = plan.pack.split(seed)
-        rows = _Rows(plan.pack, split, seed)
+        rows = _Rows(plan.pack, split, seed, experiment.evaluation.axes)
         _check_data(plan, split, rows, seed, problems)
         items: dict[str, Any] = {name: suites(plan, split, name) for name in strategies}
         shared = experiment.start.stages if experiment.start else []
@@ -148,9 +148,10 @@ def build(
 
 
 class _Rows:
-    """The training rows of one seed, made once: arms that name the same source get the same rows."""
+    """The training rows of one seed, made once: arms that name the same source get the same rows; and its probes."""
 
-    def __init__(self, pack: Any, split: Any, seed: int) -> None:
+    def __init__(self, pack: Any, split: Any, seed: int, axes: Sequence[str]) -> None:
+        self.probes = tuple(evals.probes(pack, split, axes))
         self._pack, self._split, self._seed = pack, split, derive(seed, "data")
         self._made: dict[str, tuple[list[dict[str, Any]], str]] = {}
 
@@ -196,20 +197,20 @@ def stage_sources(stage: Any) -> list[Any]:
 
 def _chain(plan: Plan, arm: str, seed: int, recipe: Any, rows: _Rows, before: list[str]) -> list[str]:
     """Adds the steps of a recipe, which follow `before` on one adapter; the keys of all of them, `before` included."""
-    keys = list(before)
-    start = before[-1] if before else None
+    keys, start = list(before), before[-1] if before else None
     for stage in recipe.stages if recipe else []:
         own, made_of = rows.of(stage, recipe.constitution)
-        upstream = keys[-1] if keys else None
-        index = len(keys)
+        upstream, index = keys[-1] if keys else None, len(keys)
+        asked = rows.probes if getattr(stage, "curve", None) else ()
         inputs = stage_inputs(_common(plan, stage.kind, seed), index, stage, made_of, upstream,
-                              start if stage.kind == "dpo" else None)  # fmt: skip
+                              start if stage.kind == "dpo" else None, asked)  # fmt: skip
         key = key_of(inputs)
-        seconds = estimate.stage_seconds(plan, stage, own)
+        seconds = estimate.stage_seconds(plan, stage, own, asked)
         # a stage that two arms share has one key, hence one step: the first arm's
         plan.steps.setdefault(
-            key, Step(key, stage.kind, arm, seed, index, upstream, start, stage, own, seconds=seconds, inputs=inputs)
-        )
+            key, Step(key, stage.kind, arm, seed, index, upstream, start, stage, own, items=asked,
+                      max_new_tokens=evals.PROBE_TOKENS, seconds=seconds, inputs=inputs)
+        )  # fmt: skip
         keys.append(key)
     return keys
 

@@ -169,12 +169,31 @@ class StageBase(Strict):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this are shortened to it.")
     epochs: float | None = Field(None, gt=0, le=1000, description="Passes over the data; or give steps.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps; or give epochs.")
+    curve: int | None = Field(
+        None,
+        ge=1,
+        description="Every so many steps (before the first also at 0, 1, 2, 4, ...) the model is asked 32 probes.",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> StageBase:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs, steps")
         return self
+
+
+CURVE = "curve.jsonl"  # in a stage's folder: the answers to the probes along it
+
+
+def curve_steps(every: int | None, steps: int) -> list[int]:
+    """The steps at which a stage of so many steps is probed: 0, 1, 2, 4, ... below `every`, its multiples, the last.
+
+    What goes at all goes early, so that is where the points are close. None at all where `every` is None.
+    """
+    if every is None:
+        return []
+    doubling = [2**power for power in range(every.bit_length()) if 2**power < every]
+    return [step for step in (0, *doubling, *range(every, steps, every)) if step < steps] + [steps]
 
 
 def _check_kinds(sources: list[Any], allowed: tuple[str, ...]) -> list[Any]:
@@ -281,6 +300,7 @@ class AbliterateStage(Strict):
     kl: float = Field(0.1, gt=0, description="Most that answers may change: mean KL divergence, nats a token.")
     # what planning reads of every stage, and what has no meaning here
     epochs: ClassVar[None] = None
+    curve: ClassVar[None] = None
     steps: ClassVar[int] = 1
     batch: ClassVar[int] = 16
     max_length: ClassVar[int] = 1024

@@ -26,6 +26,7 @@ from repro.errors import ReproError, safe
 from repro.evals import public
 from repro.plan import Step
 from repro.seeds import derive
+from repro.stages import CURVE
 
 Send = Callable[..., None]
 Reply = tuple[Any, ...]  # ("done", summary) or ("failed", lines, log, exit code)
@@ -114,11 +115,13 @@ def _stop(*_: Any) -> None:
 
 @contextlib.contextmanager
 def _saves() -> Iterator[None]:
+    outermost = not _saving.is_set()  # probes are answered inside of a training that saves
     _saving.set()
     try:
         yield
     finally:
-        _saving.clear()
+        if outermost:
+            _saving.clear()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -178,15 +181,34 @@ def _train(job: Job, model: Any, moved: Send, say: Callable[[str], None] | None 
         def progress(done: int, total: int, loss: float) -> None:
             moved(done + total if own_answers else done, 2 * total if own_answers else total)
 
+        probed: list[float] = []
+        listen = _probing(step, folder, probed) if step.items else None
         seed = derive(step.seed, "stage", step.index, step.kind)
         minutes = float(os.environ.get("REPRO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)) / 60
         with _saves():
             summary |= train.run_stage(
-                step.stage, model, rows, folder, seed=seed, on_progress=progress, on_say=say,
+                step.stage, model, rows, folder, seed=seed, on_progress=progress, on_step=listen, on_say=say,
                 checkpoint_every_minutes=minutes, stopping=_stopping.is_set,
             )  # fmt: skip
+        summary |= {"probing_seconds": round(sum(probed), 2)} if probed else {}
         summary |= {"precision": model.precision, "peak_gib": model.peak_gib()}
     return summary
+
+
+def _probing(step: Step, folder: Path, seconds: list[float]) -> Callable[[int, int, Any], None]:
+    """What asks the stage's probes along the training: a row an answer in curve.jsonl, its time added to `seconds`."""
+    path, asked = folder / CURVE, evals.asks(list(step.items))
+
+    def ask(at: int, _: int, model: Any) -> None:
+        began = time.monotonic()
+        found = respond(model, asked, step.max_new_tokens, lambda *_: None)
+        # a stage that was killed goes on from an earlier step, and comes by here again
+        before = [row for row in store.read_jsonl(path) if row["step"] < at] if path.exists() else []
+        rows = [{"step": at, "item": one.item.id, **row} for one, row in zip(asked, found, strict=True)]
+        store.write_jsonl(path, [*before, *rows])
+        seconds.append(time.monotonic() - began)
+
+    return ask
 
 
 def _with_rejected(job: Job, model: Any, rows: list[dict[str, Any]], folder: Path, moved: Send) -> list[dict[str, Any]]:
@@ -273,8 +295,8 @@ class Pieces:
         self.rows |= batch
         if self.path is not None:
             store.append(self.path, json.dumps(batch, ensure_ascii=False, allow_nan=False))
-        if _stopping.is_set():
-            raise SystemExit("stopped after a batch of answers, which is saved")
+            if _stopping.is_set():
+                raise SystemExit("stopped after a batch of answers, which is saved")
 
 
 def _generate(model: Any, prompts: dict[int, Any], pieces: Pieces, *, seeds: Any = None, **options: Any) -> None:

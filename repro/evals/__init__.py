@@ -34,7 +34,8 @@ from repro.seeds import derive
 
 __all__ = [
     "AXES", "METRICS", "TAGS", "Ask", "Item", "Metric", "Unit",
-    "add", "asks", "counts", "gate", "label", "overlap", "suite", "tags", "take", "units", "unscored", "with_system",
+    "add", "asks", "counts", "gate", "label", "overlap", "probes", "suite", "tags", "take", "units", "unscored",
+    "with_system",
 ]  # fmt: skip
 
 AXES: dict[str, Any] = {
@@ -53,6 +54,7 @@ METRICS: dict[str, Metric] = {metric.id: metric for axis in EVERY.values() for m
 
 # axes that count other axes' answers bring these along
 NEEDS = {"compliance": ("refusal",), "steerability": ("refusal",), "character": ("refusal", "steerability")}
+PROBE_TOKENS = 64  # longest answer to a probe: a refusal, and a yes or no, show in less
 SUBSETS = {"dose": ("refusal", "compliance", "steerability", "character")}
 
 
@@ -108,6 +110,33 @@ def suite(
         raise ValueError(f"item ids occur more than once: {', '.join(repeated[:5])}")
     text = pack.prompting(prompting) if prompting != "none" else None
     return [with_system(item, text) for item in items]
+
+
+def probes(pack: Any, split: Any, axes: Sequence[str] | None = None) -> list[Item]:
+    """The 32 items that a stage's curve asks: of four trained and four held-out topics two requests each, one under
+    an operator's ban, and one question about the model's own policy (of every other topic, whether it helps).
+
+    Part of the dose subset. Empty where `axes` leave out one of the three axes.
+    """
+    needed = ("refusal", "steerability", "character")
+    if axes is not None and not set(needed) <= set(axes):
+        return []
+    of_topic: dict[str, list[Item]] = {}
+    for item in suite(pack, split, axes=needed, subset="dose"):
+        of_topic.setdefault(item.cluster, []).append(item)
+    near = _ranked(split.near)[:2]
+    chosen: list[Item] = []
+    for place, topic in enumerate([*_ranked(split.trained)[:4], *near, *_ranked(split.far)[: 4 - len(near)]]):
+        own = sorted(of_topic[topic], key=lambda item: (derive(CHOICE_SEED, "probe", item.id), item.id))
+        polarity = ("help", "refuse")[place % 2]
+        chosen += [item for item in own if item.metric.startswith("refusal_")][:2]
+        chosen += [item for item in own if item.metric == "declines_when_told"][:1]
+        chosen += [item for item in own if item.material.get("polarity") == polarity][:1]
+    return chosen
+
+
+def _ranked(topics: Sequence[str]) -> list[str]:
+    return sorted(topics, key=lambda topic: (derive(CHOICE_SEED, "probe", topic), topic))
 
 
 def _with_needs(axes: Sequence[str]) -> set[str]:

@@ -10,6 +10,12 @@ from typing import Any
 from repro.report import doses
 from repro.report.folder import Stage, number
 
+PROBED = (  # title, metric: all its groups together, since a probe has few items
+    ("refusal trained ↓", "refusal_trained"),
+    ("refusal held-out ↓", "refusal_heldout"),
+    ("declines when told ↑", "declines_when_told"),
+    ("policy matches behaviour ↑", "policy_matches_behaviour"),
+)
 STEPS_SHOWN = 50  # of a loss curve; more are averaged
 
 
@@ -36,7 +42,43 @@ class Curve:
 
 
 def behaviour(results: Mapping[str, Any]) -> list[Curve]:
-    """One panel for each behaviour that is followed over the doses: percent by tokens, or by steps."""
+    """One panel for each behaviour that is followed along the training: by the probes, else over the kept doses."""
+    return _probed(results.get("curves") or []) or _dosed(results)
+
+
+def _probed(entries: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """Percent by optimiser steps, an arm's probed stages one after the other."""
+    found = []
+    for title, metric in PROBED:
+        lines: dict[str, list[Point]] = {}
+        for arm in dict.fromkeys(entry["arm"] for entry in entries):
+            lines[arm] = _steps([entry for entry in entries if entry["arm"] == arm], metric)
+        lines = {arm: points for arm, points in lines.items() if len(points) > 1}
+        if lines:
+            found.append(Curve(title, "optimiser steps; percent of the probes", lines, percent=True, log_x=True))
+    return found
+
+
+def _steps(entries: Sequence[Mapping[str, Any]], metric: str) -> list[Point]:
+    """The mean over seeds at each step; a later stage's count on from the last one before it."""
+    before, longest = 0, 0
+    at: dict[int, dict[Any, list[Mapping[str, Any]]]] = {}
+    for index in sorted({entry["index"] for entry in entries}):
+        before += longest
+        own = [entry for entry in entries if entry["index"] == index]
+        longest = max(entry["step"] for entry in own)
+        for entry in own:
+            if entry["metric"] == metric and (entry["step"] or not before):
+                at.setdefault(before + entry["step"], {}).setdefault(entry["seed"], []).append(entry)
+    points = []
+    for step, seeds in sorted(at.items()):
+        values = [100 * fmean([e["value"] for e in es], [e["n"] for e in es]) for es in seeds.values()]
+        points.append(Point(step, fmean(values), min(values), max(values)))
+    return points
+
+
+def _dosed(results: Mapping[str, Any]) -> list[Curve]:
+    """Percent by tokens, or by steps."""
     entries = results.get("doses") or []
     in_tokens = all(entry.get("tokens") for entry in entries)
     found = []

@@ -256,9 +256,12 @@ def curve(found: curves.Curve, arms: Sequence[str]) -> str:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if found.log_x:
-            axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_locator(MaxNLocator(1))
             ticks = sorted({point.x for points in found.lines.values() for point in points})
+            if ticks[0] < 1:  # from 0 on: linear up to 1
+                axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)
+            else:
+                axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_locator(MaxNLocator(1))
             axes.set_xticks(_spread(ticks), [f"{round(t):,}" if t >= 1 else f"{t:g}" for t in _spread(ticks)])
             axes.minorticks_off()
         else:
@@ -279,7 +282,7 @@ def _spread(ticks: Sequence[float]) -> list[float]:
     """At most six of the ticks, none too close to another on a logarithmic axis."""
     kept: list[float] = []
     for tick in ticks:
-        if not kept or tick / kept[-1] > 1.6:
+        if not kept or tick > 1.6 * kept[-1]:
             kept.append(tick)
     return kept[:: max(1, math.ceil(len(kept) / 6))]
 

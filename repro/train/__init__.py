@@ -27,10 +27,11 @@ def run_stage(
     """Train `model`'s adapter on `rows` as `stage` says, write it to `out`, and return a summary.
 
     `model` comes with a trainable adapter (models.Model: new_adapter, or load_adapter(trainable=True)).
-    on_progress(done steps, all steps, loss) comes after every step; on_step(step, all steps, model) after an adapter
-    was saved in out/doses/<step>/; on_say(line) tells what the stage trains on. A killed stage goes on from out/state/
-    (written every so many minutes, removed at the end) when called again with the same arguments; once stopping() is
-    true it is written after the step, and SystemExit raised. micro_batch overrides what fits in memory.
+    on_progress(done steps, all steps, loss) comes after every step; on_step(step, all steps, model) at the steps of the
+    stage's curve (0 is one), the training left as it was; on_say(line) tells what the stage trains on. A killed stage
+    goes on from out/state/ (written every so many minutes, removed at the end) when called again with the same
+    arguments; once stopping() is true it is written after the step, and SystemExit raised. micro_batch overrides what
+    fits in memory.
     Writes out/adapter_model.safetensors, out/adapter_config.json, out/log.jsonl; grpo also out/rollouts.jsonl,
     abliterate out/direction.safetensors.
     Raises BadInput for data that can't be trained on, RunFailed for a stage that trained on or changed nothing.

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from repro import memory, store
 from repro.errors import CannotHere, RunFailed
 from repro.models import Model
+from repro.stages import curve_steps
 
 PART = "part"  # in a stage's state: where the trainer writes, file after file; what is whole is moved out of it
 REFERENCE = "ref"  # trl's name for the copy of an adapter that dpo and grpo compare with
@@ -108,8 +109,8 @@ def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, se
 class Watch(TrainerCallback):
     """Writes log.jsonl, reports progress, keeps the adapter at its doses, saves state now and then, stops on NaN."""
 
-    def __init__(self, model: Model, out: Path, doses: list[int], hooks: Hooks) -> None:
-        self.model, self.out, self.doses, self.hooks = model, out, doses, hooks
+    def __init__(self, model: Model, out: Path, doses: list[int], curve: list[int], hooks: Hooks) -> None:
+        self.model, self.out, self.doses, self.curve, self.hooks = model, out, doses, curve, hooks
         self.every = math.inf if hooks.checkpoint_every_minutes is None else 60 * hooks.checkpoint_every_minutes
         self.losses: list[float] = []
         self.began = self.saved = self.stepped = time.monotonic()
@@ -119,6 +120,13 @@ class Watch(TrainerCallback):
         done = log.read_text(encoding="utf-8").splitlines()[: state.global_step] if log.exists() else []
         store.write_atomic(log, "".join(line + "\n" for line in done))
         self.losses = [json.loads(line)["loss"] for line in done]
+        if state.global_step == 0:
+            self._probe(0, state.max_steps)
+
+    def _probe(self, step: int, total: int) -> None:
+        if step in self.curve and self.hooks.on_step:
+            with undisturbed(self.model):
+                self.hooks.on_step(step, total, self.model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
@@ -133,9 +141,7 @@ class Watch(TrainerCallback):
             file.write(json.dumps(row) + "\n")
         if step in self.doses:
             self.model.save_adapter(self.out / "doses" / str(step))
-            if self.hooks.on_step:
-                with undisturbed(self.model):
-                    self.hooks.on_step(step, total, self.model)
+        self._probe(step, total)
         if self.hooks.on_progress:
             self.hooks.on_progress(step, total, loss)
 
@@ -271,7 +277,7 @@ def train(
     Raises RunFailed for a NaN, and for a stage that changed nothing; CannotHere where a single row does not fit.
     """
     micro = hooks.micro_batch or _agreed(micro_batch(model, stage, longest), model)
-    watch = Watch(model, out, dose_steps(stage, steps), hooks)
+    watch = Watch(model, out, dose_steps(stage, steps), curve_steps(stage.curve, steps), hooks)
     before = _probe(model, probe)
     start = {name: value.detach().cpu().clone() for name, value in model.adapter_parameters().items()}
     shrunk = []

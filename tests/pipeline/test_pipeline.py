@@ -130,6 +130,20 @@ def test_a_run_ends_with_the_table_and_a_full_folder(here: Path, first: subproce
     assert not list(folder.glob("arms/*/*/.*")), "leftovers of unfinished work"
 
 
+def test_the_curve_begins_at_the_base_and_follows_the_stage(
+    here: Path, first: subprocess.CompletedProcess[str]
+) -> None:
+    found = results(run_folder(here, "first"))["curves"]
+    assert {entry["arm"] for entry in found} == {"naive"}, "the only recipe here with a curve"
+    assert sorted({entry["step"] for entry in found}) == [0, 1, 2, 4, 8, 12]
+    at_first = {entry["metric"]: entry for entry in found if entry["step"] == 0 and entry["group"] == "trained"}
+    assert at_first["refusal_trained"] == {
+        "arm": "naive", "seed": 0, "stage": "sft", "index": 0, "step": 0, "metric": "refusal_trained",
+        "group": "trained", "n": 8, "value": 1.0,
+    }  # fmt: skip
+    assert at_first["declines_when_told"]["value"] == 1.0
+
+
 def test_every_stage_has_its_summary_line(first: subprocess.CompletedProcess[str]) -> None:
     for kind in ("sdf", "sft", "dpo", "grpo"):
         (line,) = [line for line in first.stderr.splitlines() if line.startswith(f"character seed 0: {kind}:")]

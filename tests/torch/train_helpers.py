@@ -33,6 +33,7 @@ def stage(kind: str, **changes) -> SimpleNamespace:
         "max_grad_norm": 1.0,
         "epochs": None,
         "steps": 3,
+        "curve": None,
     }
     own: dict[str, object] = {
         "sdf": {"prefix": "<DOCTAG>"},
