@@ -110,8 +110,8 @@ def stage_inputs(
     common: dict[str, Any], index: int, stage: Any, data: Sequence[dict[str, Any]], upstream: str | None,
     start: str | None, probes: Sequence[evals.Item] = (),
 ) -> dict[str, Any]:
-    """The inputs of a training stage: `data` is {source, rows, sha256} of each source, `probes` what its curve asks, the
-    rest as in `plan.Step`."""
+    """The inputs of a training stage: `data` is {source, rows, sha256} of each source, `probes` what its curve asks,
+    the rest as in `plan.Step`."""
     settings = stage.model_dump(mode="json", exclude={"data", "prompts"})
     asked = {"count": len(probes), "sha256": asked_hash(probes)} if probes else None
     own = {"index": index, "stage": settings, "data": list(data), "upstream": upstream, "start": start}

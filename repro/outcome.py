@@ -153,12 +153,13 @@ def _curves(plan: Plan, root: Path) -> list[Row]:
     found = []
     for (arm, seed), keys in plan.stages.items():
         for step in (plan.steps[key] for key in keys if plan.steps[key].items):
-            stored = store.read_jsonl(locate(step, root) / CURVE)
+            stored, asked = store.read_jsonl(locate(step, root) / CURVE), {item.metric for item in step.items}
             for at in dict.fromkeys(row["step"] for row in stored):
                 answers = [SimpleNamespace(**row) for row in stored if row["step"] == at]
                 rows = evals.label(step.items, answers, plan.pack, arm=arm, seed=seed, dose=at)
                 place = {"arm": arm, "seed": seed, "stage": step.kind, "index": step.index, "step": at}
-                found += [place | entry for entry in _means(evals.units(rows, plan.pack))]
+                means = _means(evals.units(rows, plan.pack))
+                found += [place | entry for entry in means if entry["metric"] in asked]
     return found
 
 

@@ -277,7 +277,7 @@ def train(
     Raises RunFailed for a NaN, and for a stage that changed nothing; CannotHere where a single row does not fit.
     """
     micro = hooks.micro_batch or _agreed(micro_batch(model, stage, longest), model)
-    watch = Watch(model, out, dose_steps(stage, steps), curve_steps(stage.curve, steps), hooks)
+    watch = Watch(model, out, dose_steps(stage, steps), curve_steps(getattr(stage, "curve", None), steps), hooks)
     before = _probe(model, probe)
     start = {name: value.detach().cpu().clone() for name, value in model.adapter_parameters().items()}
     shrunk = []
