@@ -147,7 +147,7 @@ def children(process: int) -> list[int]:
 
 
 def kill(process: int, kind: str, luck: random.Random) -> bool:
-    """Kills as `kind` says and waits for the parent's end; False where there was nobody to kill."""
+    """Kills as `kind` says and waits for the parent's end; False where there is no worker to kill."""
     workers = children(process)
     if kind == "worker":
         if not workers:
@@ -195,11 +195,10 @@ def campaign(here: Path, kills: int, seed: int) -> dict[str, Any]:
             code = ended(process, luck.uniform(0, length / 3) if more else None)
             if code is None:
                 kind = luck.choice(KINDS)
-                if kill(process, kind, luck):
-                    landed[kind] += 1
-                    steps.update(working(here, runs))
-                else:
-                    code = ended(process)
+                if not kill(process, kind, luck):
+                    kill(process, kind := "all", luck)  # there is no worker yet, or no longer
+                landed[kind] += 1
+                steps.update(working(here, runs))
             if code is not None:
                 assert code == 0, (here / f"{runs}.log").read_text()[-3000:]
                 break
