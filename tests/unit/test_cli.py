@@ -224,7 +224,7 @@ def finished(here: Path) -> Path:
     for name, value in (("one-m-11111111", 0.25), ("two-m-22222222", 0.75)):
         folder = here / "runs" / name
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
+        (folder / "manifest.json").write_text("{\"schema\": 1}")
         (folder / "results.json").write_text(json.dumps(results(name[:3], value)))
     return here
 

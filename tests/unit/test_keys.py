@@ -141,7 +141,7 @@ def test_another_release_series_of_a_library_is_another_key_where_it_computes(
 # what goes in -------------------------------------------------------------------------------------------------------
 
 OTHER: dict[str, Any] = {"reward": "mentions", "doses": "[0.25,1.0]", "epochs": 3, "steps": 3,
-                         "batch": 8, "group": 4, "schedule": "constant"}  # fmt: skip
+                         "batch": 8, "group": 4, "schedule": "constant", "curve": 7}  # fmt: skip
 NEEDS_MORE = {"kind", "data", "prompts", "lora"}  # tested on their own, or not to be changed alone
 
 
