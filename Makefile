@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # the gpu extra (unsloth) only where there is a GPU to use it
 EXTRAS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu,)
+# one file a process: what a file's tests share is made once
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup reproduce-small reproduce-full reproduce-micro test test-all lint bench mutants fuzz audit notebook clean
 help:  ## this list
@@ -31,10 +33,10 @@ reproduce-micro: setup  ## the same on the embedded micro organism, whatever the
 	@$(BIN)/repro run reproduce-micro
 
 test: setup  ## everything that runs in a few minutes, offline
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: setup  ## also the long ones
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 lint: .venv/installed-dev  ## ruff and mypy, quiet when all is well
 	@$(BIN)/ruff check --quiet . && $(BIN)/mypy --no-error-summary
