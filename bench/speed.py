@@ -224,12 +224,15 @@ def stock() -> Found:
     """
     from repro import recipes, run
 
-    plan, _ = run.prepare(run.Ask("reproduce-micro", seeds="0"))
+    # the scripts ask nothing along the training, so neither does the kit here
+    same = [f"arms.{arm}.stages.{kind}.curve=null" for arm, kind in PROBED]
+    plan, _ = run.prepare(run.Ask("reproduce-micro", seeds="0", sets=same))
     folder = recipes.resolve_model("micro").path_or_hub
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         jobs = {arm: _job(plan, arm, folder, root) for arm in plan.arms}
-        ours = seconds(*kit("run", "reproduce-micro", "--seeds", "0", "--runs-dir", str(root / "runs")))
+        ours = seconds(*kit("run", "reproduce-micro", "--seeds", "0", "--runs-dir", str(root / "runs"),
+                           *(word for one in same for word in ("--set", one))))  # fmt: skip
         each = {arm: _script(jobs[arm], 2)() for arm in jobs}
         paired = _two_at_a_time([_script(job, 1) for job in sorted(jobs.values(), key=lambda job: -len(job["stages"]))])
     serial = sum(each.values())
@@ -294,6 +297,7 @@ def _two_at_a_time(scripts: list[Callable[[], float]]) -> float:
     return time.perf_counter() - began
 
 
+PROBED = (("control", "sft"), ("naive", "sft"), ("character", "sft"), ("character", "grpo"))
 SECTIONS = ("start", "run", "warm", "growth", "packing", "compile", "stock")
 
 

@@ -257,8 +257,9 @@ def curve(found: curves.Curve, arms: Sequence[str]) -> str:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if found.log_x:
             ticks = sorted({point.x for points in found.lines.values() for point in points})
-            if ticks[0] < 1:  # from 0 on: linear up to 1
+            if ticks[0] <= 0:  # from 0 on: linear up to 1
                 axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)
+                axes.set_xlim(left=ticks[0] - 0.2)  # the margin that matplotlib takes is a third of the picture
             else:
                 axes.set_xscale("log", base=2)
             axes.xaxis.set_major_locator(MaxNLocator(1))
