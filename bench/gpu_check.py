@@ -122,7 +122,7 @@ def canary(check: Check) -> dict[str, Any]:
     from repro import train
 
     settings = stage(
-        "sft", steps=60 if not check.small else 80, learning_rate=1e-3 if not check.small else 1e-2, batch=8
+        "sft", steps=60 if not check.small else 160, learning_rate=1e-3 if not check.small else 3e-3, batch=8
     )
     model.new_adapter(settings.lora, 0)
     with tempfile.TemporaryDirectory() as out:

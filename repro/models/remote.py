@@ -47,8 +47,10 @@ class Remote:
         temperature: float = 0.0,
         seeds: list[int] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        on_batch: Callable[[list[int], list[Reply]], None] | None = None,
     ) -> list[Reply]:
-        """One answer a prompt, in their order. CannotHere where the server fails again and again."""
+        """One answer a prompt, in their order; on_batch([place], [answer]) as each comes. CannotHere where the server
+        fails again and again."""
         places = iter(range(len(prompts)))
         found: dict[int, Reply] = {}
 
@@ -67,6 +69,8 @@ class Remote:
 
         for place, reply in concurrently(ask, lambda: next(places, None), min(self._client.concurrency, len(prompts))):
             found[place] = reply
+            if on_batch is not None:
+                on_batch([place], [reply])
             if progress is not None:
                 progress(len(found), len(prompts))
         return [found[place] for place in range(len(prompts))]

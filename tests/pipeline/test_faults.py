@@ -82,7 +82,8 @@ def hub() -> Iterator[str]:
 def evaluate(repository: str, hub: str, here: Path) -> subprocess.CompletedProcess[str]:
     words = ["eval", repository, "--quant", "none", "--runs-dir", "runs", "--set", "evaluation.items=1", "--set",
              "evaluation.axes=[capability]"]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = {name: value for name, value in ours.items() if "OFFLINE" not in name}
     environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(here / "cache"), "HF_HUB_DISABLE_XET": "1",
                     "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # fmt: skip
     return subprocess.run([sys.executable, "-m", "repro", *words], cwd=here, env=environment, capture_output=True,

@@ -265,8 +265,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     arms: Row = {"base": {}, "naive": {}}
     settings = {"pack": "micro", "quant": "none", "evaluation": {"max_new_tokens": 64}, "arms": arms}
-    manifest = {"experiment": settings, "model": {"id": "organism"}, "created": "2026-01-02T03:04:05+00:00",
-                "repro": "0.1.0", "versions": {"torch": "2"}, "git": None}  # fmt: skip
+    manifest = {"schema": 1, "experiment": settings, "model": {"id": "organism"},
+                "created": "2026-01-02T03:04:05+00:00", "repro": "0.1.0", "versions": {"torch": "2"},
+                "git": None}  # fmt: skip
     store.write_json(folder / "manifest.json", manifest)
     rows = [row for strategy in ("none", "careful") for arm in ("base", "naive")
             for row in rows_of(suite(prompting=strategy), arm, strategy, cut=arm == "naive")]  # fmt: skip
