@@ -263,11 +263,12 @@ def test_a_run_that_is_told_to_end_saves_its_state_and_goes_on_from_it(here: Pat
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )  # fmt: skip
     began = time.monotonic()
-    while time.monotonic() - began < 200 and process.poll() is None:
+    trains = False
+    while not trains and time.monotonic() - began < 400 and process.poll() is None:
         logs = (here / "told").glob("*/arms/naive/*/.work-*/log.jsonl")
-        if any(len(path.read_text().splitlines()) > 3 for path in logs):
-            break
+        trains = any(len(path.read_text().splitlines()) > 3 for path in logs)
         time.sleep(0.05)
+    assert trains, "it never came to the training"
     process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert process.poll() is None
