@@ -14,7 +14,8 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
 @pytest.fixture
-def report():
+def report(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))  # as when the script itself runs: it imports its neighbour
     spec = importlib.util.spec_from_file_location("gpu_report", BENCH / "gpu_report.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
