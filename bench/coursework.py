@@ -160,8 +160,9 @@ def page(data: Mapping[str, Any]) -> str:
     found, judged, probed = data["arms"], data["judge"], data["probe"]
     parts = [
         "# What to expect",
-        f"For teachers. Made by `python bench/coursework.py measure FOLDER` ({data['made'][:10]}, repro "
-        f"{data['repro']}, the micro organism, CPU); no figure was typed in. A cell is the mean over seeds, then in "
+        f"For teachers. Written by `bench/coursework.py` from finished runs of the labs ({data['made'][:10]}, repro "
+        f"{data['repro']}, the micro organism, CPU); `python bench/coursework.py measure FOLDER` runs what is missing, "
+        f"on ten seeds. How many seeds a lab has so far stands beside its name. A cell is the mean over seeds, then in "
         "brackets the lowest and highest **mean of three seeds** (what a group of students gets) and the lowest and "
         "highest **single seed**. Percent, unless said otherwise. A group that runs three of these seeds and lies "
         "outside has changed something: ask what. (A run's own table weighs items and not seeds, so it may differ by a "
