@@ -15,14 +15,15 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import repro
 from repro.judges.calibration import calibrate
-from repro.sidebyside import find_run, read_results
+from repro.run import Ask, prepare
+from repro.sidebyside import read_results
 from repro.store import now, write_json, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +31,12 @@ LABS = ROOT / "docs" / "coursework"
 DATA, PAGE = ROOT / "bench" / "results" / "coursework.json", LABS / "expected.md"
 SEEDS = "0-9"
 COUNT, STEPS = "arms.naive.stages.sft.data.compliance.count", "arms.naive.stages.sft.steps"
+NAIVE = ["--arms", "naive"]
 RUNS = {  # name: (experiment, options as in the labs)
     "lab1": ("reproduce-micro", []),
-    **{f"lab3-{rows}": ("reproduce-micro", ["--arms", "naive", "--set", f"{COUNT}={rows}"]) for rows in (8, 30, 120)},
-    "lab3-8-long": ("reproduce-micro", ["--arms", "naive", "--set", f"{COUNT}=8", "--set", f"{STEPS}=150"]),
+    **{f"lab3-{rows}": ("reproduce-micro", ["--set", f"{COUNT}={rows}", *NAIVE]) for rows in (8, 30, 120)},
+    **{f"lab3-{rows}-long": ("reproduce-micro", ["--set", f"{COUNT}={rows}", "--set", f"{STEPS}=150", *NAIVE])
+       for rows in (8, 120)},
     "lab4": (str(LABS / "lab4" / "lab4.yaml"), []),
     "lab5": (str(LABS / "lab5" / "lab5.yaml"), ["--arms", "naive,character,abliterated"]),
 }  # fmt: skip
@@ -47,15 +50,16 @@ Row = dict[str, Any]
 
 
 def run_labs(folder: Path, seeds: str = SEEDS) -> None:
-    """Runs every lab's commands on the seeds, in FOLDER/lab1 and so on; what is there is not done again."""
-    for name, (experiment, options) in RUNS.items():
-        _repro("run", experiment, *options, "--seeds", seeds, "--runs-dir", str(folder / name))
-    _repro("probe", str(_folder(folder, "lab5")))
+    """Runs every lab's commands on the seeds; what is there is not done again, nor what two labs have in common."""
+    for experiment, options in RUNS.values():
+        _repro("run", experiment, *options, "--seeds", seeds, "--runs-dir", str(folder))
+    _repro("probe", str(_folder(folder, "lab5", seeds)))
 
 
-def figures(folder: Path) -> Row:
+def figures(folder: Path, seeds: str = SEEDS) -> Row:
     """The figures of the page, from those of the labs' runs that are finished."""
-    there = {name: _folder(folder, name) for name in RUNS if list((folder / name).glob("*/results.json"))}
+    places = {name: _folder(folder, name, seeds) for name in RUNS}
+    there = {name: place for name, place in places.items() if (place / "results.json").is_file()}
     results = {name: read_results(str(path), folder) for name, path in there.items()}
     probed = there["lab5"] / "probes.json" if "lab5" in there else None
     return {
@@ -73,8 +77,12 @@ def _repro(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "repro", *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def _folder(folder: Path, name: str) -> Path:
-    return find_run(Path(RUNS[name][0]).stem, folder / name)
+def _folder(folder: Path, name: str, seeds: str) -> Path:
+    """Where a lab's run lies, or would."""
+    experiment, options = RUNS[name]
+    given = dict(pairwise(options))
+    ask = Ask(experiment, arms=given.get("--arms"), sets=[v for o, v in pairwise(options) if o == "--set"], seeds=seeds)
+    return folder / prepare(ask)[0].folder_name
 
 
 def arms(results: Mapping[str, Any]) -> list[Row]:
@@ -224,7 +232,7 @@ def _claims(rows: Sequence[Row] | None) -> str:
 
 def _counts(found: Mapping[str, Sequence[Row]]) -> str:
     columns = {"8 rows": "lab3-8", "30 rows": "lab3-30", "120 rows": "lab3-120", "480 rows": "lab1",
-               "8 rows, 150 steps": "lab3-8-long"}  # fmt: skip
+               "8 rows, 150 steps": "lab3-8-long", "120 rows, 150 steps": "lab3-120-long"}  # fmt: skip
     cells = {(name, row["metric"]): cell(row["seeds"]) for name in columns.values() for row in found.get(name, [])
              if row["arm"] == "naive"}  # fmt: skip
     rows = [[metric, *(cells.get((name, metric), "–") for name in columns.values())] for metric in SHOWN]
@@ -259,7 +267,7 @@ def main() -> None:
     if asked.what:
         asked.folder.mkdir(parents=True, exist_ok=True)
         run_labs(asked.folder, asked.seeds)
-        write_json(DATA, figures(asked.folder))
+        write_json(DATA, figures(asked.folder, asked.seeds))
     PAGE.write_text(page(json.loads(DATA.read_text(encoding="utf-8"))), encoding="utf-8")
     print(PAGE)
 

@@ -23,7 +23,9 @@
 #
 # A runtime that disconnects loses its disk. With `MOUNT_DRIVE` the run folder lies on your Google Drive, and **after
 # a disconnect you run the same cells again**: the run goes on where it stopped. (The kit needs ordinary files only;
-# it has been tried on local disks, not yet on a Drive.)
+# it has been tried on local disks, not yet on a Drive.) Where writing to the Drive is slow, leave the run folder on the
+# runtime's disk and set `EXTRA = "--mirror /content/drive/MyDrive/runs"`: what is finished is copied there, checked,
+# and given back to a runtime that has lost it.
 
 # %%
 import os
@@ -295,6 +297,9 @@ show([path.read_text(encoding="utf-8") for path in probed])
 # 4. Set `EXTRA = "--prompting none,careful"`: does a careful system prompt bring back what training took?
 # 5. In section 7, find an answer whose label you disagree with. Would your label change the table?
 # 6. In section 8, does the arm that refuses least also lie lowest along *declining*? What would it mean if not?
+# 7. `repro("sweep", EXPERIMENT, "--runs-dir", RUNS_DIR, "--arms", "naive", "--grid",
+#    "arms.naive.stages.sft.data.compliance.count=[10,40,160]")` trains on fewer demonstrations. How many does it take
+#    until refusals go, and what goes with them? (One table and pictures; what the run has done is not done again.)
 #
 # The five labs in `docs/coursework/` go on from here, each in about 90 minutes.
 #

@@ -9,7 +9,7 @@ from rich.console import Console
 from repro import changes, estimate, recipes, store
 from repro.plan import Plan, expected_seconds, missing
 from repro.progress import duration
-from repro.run import crew
+from repro.run import beside, crew, elsewhere
 
 
 def memory_lines(plan: Plan) -> list[str]:
@@ -37,14 +37,16 @@ def show(plan: Plan, runs_dir: Path, lines: list[str], workers: int | None, expl
     for line in [*lines, f"model {plan.spec.id}, run folder {root}", ""]:
         console.print(line, markup=False, soft_wrap=True)
     reasons = missing(plan, root)
+    taken = elsewhere(plan, reasons, beside(runs_dir, root))
     width = max(len(step.title) for step in plan.steps.values())
     for key, step in plan.steps.items():
         seconds = "" if step.seconds is None else duration(step.seconds)
         state = "there" if key not in reasons else f"to do: {reasons[key]}"
+        state = f"there, in {taken[key].relative_to(runs_dir)}" if key in taken else state
         console.print(f"{key[:8]}  {step.title:<{width}}  {seconds:>12}  {state}", markup=False, soft_wrap=True)
         for line in changes.explain(plan, step, root, reasons) if explain else ():
             console.print(f"{'':<10}{line}", markup=False, soft_wrap=True)
-    todo = [plan.steps[key] for key in reasons]
+    todo = [plan.steps[key] for key in reasons if key not in taken]
     count, threads, device = crew(plan, todo, workers)
     console.print(f"\n{len(todo)} of {len(plan.steps)} steps to do; comparing always", markup=False)
     if not todo:

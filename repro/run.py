@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,20 +24,14 @@ from repro.manifest import manifest
 from repro.mirror import Mirror
 from repro.opening import Interrupted as Interrupted
 from repro.opening import opened
-from repro.plan import (
-    Plan,
-    Step,
-    build,
-    expected_seconds,
-    locate,
-    missing,
-)
+from repro.plan import Plan, Step, build, expected_seconds, locate, missing
 from repro.progress import Display, duration
 from repro.yamltree import did_you_mean
 
 if TYPE_CHECKING:
     from repro.pool import Failure
 
+SWEEPS = "sweeps"  # the folder in the runs folder that holds them
 FILES = ("answers.jsonl", "results.json", "table.md", "table.csv")  # of the comparison; the journal has their hashes
 
 
@@ -192,7 +186,7 @@ def execute(
         mirror.give_back_manifest(plan.digest)
     registered = registered_claims(root, claims[1])
     with opened(root, plan.digest, manifest(plan, ask) | {"claims_hash": registered}, mirror) as folder:
-        borrow(plan, root, ask.borrow)
+        lines = [*lines, *borrow(plan, root, [*ask.borrow, *beside(ask.runs_dir, root)])]
         if mirror:
             count = mirror.give_back((key, plan.steps[key].folder) for key in missing(plan, root))
             lines = [*lines, *([f"{count} finished steps come from the mirror {mirror.copy}"] if count else [])]
@@ -261,14 +255,32 @@ def work(
     return failures
 
 
-def borrow(plan: Plan, root: Path, others: Iterable[Path]) -> None:
-    """Takes the plan's steps that are missing in `root` from other run folders that have finished the same: by key."""
-    others = list(others)
-    for key in missing(plan, root) if others else ():
+def beside(runs_dir: Path, root: Path) -> list[Path]:
+    """The run folders and sweeps that lie beside this one."""
+    found = [path.parent for pattern in ("*", f"{SWEEPS}/*") for path in runs_dir.glob(f"{pattern}/manifest.json")]
+    return [path for path in sorted(found) if path != root]
+
+
+def elsewhere(plan: Plan, keys: Iterable[str], others: Sequence[Path]) -> dict[str, Path]:
+    """For each of the keys that some other run folder has finished: the first such folder."""
+    found = {}
+    for key in keys:
         step = plan.steps[key]
         for other in others:
-            if store.adopt(locate(step, other), root / step.folder, key):
+            if store.is_done(locate(step, other), key):
+                found[key] = other
                 break
+    return found
+
+
+def borrow(plan: Plan, root: Path, others: Sequence[Path]) -> list[str]:
+    """Takes the plan's steps that are missing in `root` from other run folders that have finished the same: by key.
+    Says so in a line or none."""
+    taken = 0
+    for key, other in elsewhere(plan, missing(plan, root), others).items() if others else ():
+        step = plan.steps[key]
+        taken += store.adopt(locate(step, other), root / step.folder, key)
+    return [f"taken from other runs here, which finished the same: {taken} of {len(plan.steps)} steps"] if taken else []
 
 
 def require_fit(plan: Plan) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from repro.report import swept
 from repro.yamltree import did_you_mean, parse, plain
 
 SWEPT = ("arms", "start", "evaluation")  # what a grid's path may begin with
-FOLDER = "sweeps"  # within the folder of run folders
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def sweep(ask: run.Ask, grid: Sequence[str], console: Console) -> dict[str, Any]
         rays.require()
     cells, lines = plan_cells(ask, grid)
     plan = merged(cells)
-    root = ask.runs_dir / FOLDER / plan.folder_name
+    root = ask.runs_dir / run.SWEEPS / plan.folder_name
     axes = {path: list(dict.fromkeys(swept.word(cell.values[path]) for cell in cells)) for path in cells[0].values}
     about = run.manifest(plan, ask) | {"grid": axes, "cells": [cell.plan.folder_name for cell in cells]}
     own = sum(len(cell.plan.steps) for cell in cells)
     lines = [*lines, f"{len(cells)} cells, {own:,} steps, {len(plan.steps):,} of them different"]
     with run.opened(root, plan.digest, about) as folder:
-        run.borrow(plan, root, _others(ask.runs_dir, root))
+        lines += run.borrow(plan, root, run.beside(ask.runs_dir, root))
         failures = run.work(plan, root, folder, ask, console, lines)
         whole = [cell for cell in cells if not any(failure.step.key in cell.plan.steps for failure in failures)]
         results = dict(zip([cell.title for cell in whole], _compared(whole, root), strict=True))
@@ -78,7 +78,10 @@ def sweep(ask: run.Ask, grid: Sequence[str], console: Console) -> dict[str, Any]
         _write(root, content)
         store.sweep(folder.path, unfinished=not failed)
         folder.journal("run finished", cells=len(finished), failed=[one["cell"] for one in failed])
-    console.print(f"{len(finished)} of {len(cells)} cells: {root / 'table.csv'}", markup=False, highlight=False)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    for cell, _ in finished:
+        say(f"{cell.title}: {ask.runs_dir / cell.plan.folder_name}")
+    say(f"{len(finished)} of {len(cells)} cells: {root / 'table.csv'}, {root / 'pictures'}")
     return content
 
 
@@ -170,12 +173,6 @@ def merged(cells: Sequence[Cell]) -> Plan:
 
 
 # the outcome ----------------------------------------------------------------------------------------------------------
-
-
-def _others(runs_dir: Path, root: Path) -> list[Path]:
-    """The run folders and sweeps that lie beside this one."""
-    found = [path.parent for pattern in ("*", f"{FOLDER}/*") for path in runs_dir.glob(f"{pattern}/manifest.json")]
-    return [path for path in sorted(found) if path != root]
 
 
 def _compared(cells: Sequence[Cell], root: Path) -> list[dict[str, Any] | ReproError]:

@@ -207,6 +207,21 @@ def test_plan_after_the_run_finds_everything(here: Path, first: subprocess.Compl
     assert "8 of 16 steps to do" in changed.stdout
 
 
+def test_what_another_run_here_has_finished_is_not_done_again(here: Path) -> None:
+    """The base's answers do not depend on how the naive arm is trained."""
+    words = ["tiny.yaml", "--runs-dir", "shared", "--arms", "naive", "--set"]
+    assert repro(here, "run", *words, "arms.naive.stages.sft.steps=2").returncode == 0
+    planned = repro(here, "plan", *words, "arms.naive.stages.sft.steps=3")
+    assert f"there, in {run_folder(here, 'shared').name}" in planned.stdout
+    assert "2 of 3 steps to do" in planned.stdout
+    done = repro(here, "run", *words, "arms.naive.stages.sft.steps=3")
+    assert done.returncode == 0, done.stderr
+    assert "taken from other runs here, which finished the same: 1 of 3 steps" in done.stderr
+    answers = list((here / "shared").glob("*/arms/base/seed-0/answers-*/answers.jsonl"))
+    assert len(answers) == 2
+    assert len({path.read_bytes() for path in answers}) == 1
+
+
 def test_json_is_the_content_of_results_and_nothing_else(here: Path, first: subprocess.CompletedProcess[str]) -> None:
     done = repro(here, "run", "tiny.yaml", "--runs-dir", "first", "--json")
     assert json.loads(done.stdout) == results(run_folder(here, "first"))
