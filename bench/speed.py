@@ -75,15 +75,16 @@ def run(runs: Path, *more: str) -> Found:
             found[1] += inside
             found[2] += event["wall_seconds"] - inside
     useful = sum(inside for _, inside, _ in work.values())
+    judging = sum(event["seconds"] for event in events if event["event"] == "answers judged")
     first, last = min(moments["run started"]), max(moments["step done"])
     around = sum(outside for *_, outside in work.values())
     return {
         "seconds": wall, "workers": workers, "planning": first - began, "steps": last - first,
-        "comparison": began + wall - last,
+        "comparison": began + wall - last, "judging": judging,
         "work": {kind: {"steps": n, "inside": a, "around": b} for kind, (n, a, b) in work.items()},
         # worker starts and idle ends: what of the workers' time no step accounts for
         "waiting": workers * (last - first) - useful - around,
-        "overhead": 1 - useful / workers / wall,
+        "overhead": 1 - (useful / workers + judging) / wall,
     }  # fmt: skip
 
 

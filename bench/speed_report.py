@@ -33,7 +33,8 @@ def _bars(found: Found) -> list[tuple[str, str, str, bool]]:
         bars.append(("`repro --help` against `python -c pass`", text, "16 times, nothing heavy imported", met))
     if "run" in found:
         share = found["run"]["overhead"]
-        bars.append(("share of the run that is no training, answering", f"{share:.1%}", "under 10%", share < 0.1))
+        what = "share of the run that is no training, answering or judging"
+        bars.append((what, f"{share:.1%}", "under 10%", share < 0.1))
     if "warm" in found:
         took = found["warm"]["seconds"]
         bars.append(("a run where all is there", f"{took:.1f} s", "3 s", took < 3))
@@ -59,7 +60,8 @@ def _where(run: Found) -> list[str]:
     """The wall time by phase, then the workers' time by what they did."""
     wall, workers = run["seconds"], run["workers"]
     rows = [("start-up, imports and planning", run["planning"]), ("steps, in the workers", run["steps"]),
-            ("judging, statistics, tables, report", run["comparison"])]  # fmt: skip
+            ("judging", run["judging"]),
+            ("statistics, tables, report", run["comparison"] - run["judging"])]  # fmt: skip
     out = [f"The whole took {wall:.0f} s with {workers} workers.", ""]
     out += ["| phase | seconds | share |", "| --- | --- | --- |"]
     out += [f"| {name} | {took:.1f} | {took / wall:.0%} |" for name, took in rows]

@@ -204,7 +204,7 @@ def execute(
         failures = work(plan, root, folder, ask, console, lines)
         if failures:
             raise failed(failures)
-        content = _compare(plan, root, claims, registered, ask, began)
+        content = _compare(plan, folder, claims, registered, ask, began)
         uptodate.note(root, uptodate.stamp(plan, root, **made_of))
         store.sweep(root, unfinished=True)
         files = {name: store.hash_file(root / name) for name in FILES}
@@ -368,11 +368,14 @@ def registered_claims(root: Path, digest: str | None) -> str | None:
 
 
 def _compare(
-    plan: Plan, root: Path, claims: tuple[list[Any], str | None], registered: str | None, ask: Ask, began: float
-) -> dict[str, Any]:
+    plan: Plan, folder: store.RunFolder, claims: tuple[list[Any], str | None], registered: str | None, ask: Ask,
+    began: float,
+) -> dict[str, Any]:  # fmt: skip
     from repro import judging, outcome
 
+    root, judged = folder.path, time.monotonic()
     rows, judge, said = judging.read(plan, root, ask.judge)
+    folder.journal("answers judged", answers=len(rows), seconds=round(time.monotonic() - judged, 2))
     about = {
         "name": plan.experiment.name, "folder": str(root), "command": ask.command, "version": repro.__version__,
         "finished": store.now(), "seconds": round(time.monotonic() - began, 1), "adapters": adapters(plan, root),
@@ -383,7 +386,6 @@ def _compare(
     content = judging.with_labels(root, rows, {**content, "claims_changed": changed})
     outcome.write(root, rows, content)
     return content
-
 
 
 def adapters(plan: Plan, root: Path) -> dict[str, dict[str, str]]:

@@ -58,9 +58,9 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def now() -> str:
-    """The time in UTC, to the second, as ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def now(timespec: str = "seconds") -> str:
+    """The time in UTC, to the second unless another `timespec` is asked for, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec=timespec)
 
 
 def sync(path: Path) -> None:
@@ -256,7 +256,8 @@ class RunFolder:
 
     def journal(self, event: str, **details: Any) -> None:
         """Appends one line to `journal.jsonl` and syncs it: what is in the journal has happened."""
-        append(self.path / "journal.jsonl", json.dumps({"time": now(), "event": event, **details}, ensure_ascii=False))
+        line = {"time": now("milliseconds"), "event": event, **details}
+        append(self.path / "journal.jsonl", json.dumps(line, ensure_ascii=False))
         if self.heard:
             self.heard(event, details)
 
