@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from pathlib import Path
 
 _SECRET = re.compile(r"(key|token|secret|password|credentials?)$", re.IGNORECASE)  # names of variables that hold one
 _SHAPES = (
@@ -23,6 +25,15 @@ def safe(text: str) -> str:
     for shape, instead in _SHAPES:
         text = shape.sub(instead, text)
     return text
+
+
+def strike(log: Path) -> None:
+    """Rewrites a log without its secrets, where a library has printed any. (Whoever appends to it may go on.)"""
+    with contextlib.suppress(OSError):
+        text = log.read_text(encoding="utf-8", errors="surrogateescape")
+        clean = safe(text)
+        if clean != text:
+            log.write_text(clean, encoding="utf-8", errors="surrogateescape")
 
 
 class ReproError(Exception):

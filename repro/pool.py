@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from repro.errors import strike
 from repro.plan import Plan, Step, locate
 from repro.progress import Display
 from repro.worker import STOP_SECONDS, Job, Reply, main
@@ -125,6 +126,8 @@ def work(
             _listen(state, crew, display, note)
     finally:
         _dismiss(crew)
+        for log in (root / "logs").glob("*.log"):  # a worker that was killed had no time to
+            strike(log)
     return state.failures
 
 

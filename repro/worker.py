@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import data, evals, faults, store
-from repro.errors import ReproError, safe
+from repro.errors import ReproError, safe, strike
 from repro.evals import public
 from repro.plan import Step
 from repro.seeds import derive
@@ -101,6 +101,11 @@ def perform(job: Job, loaded: list[Any], threads: int, moved: Send, say: Callabl
             return "failed", known.lines, str(log), known.exit_code
         text = safe(" ".join(str(error).split()))[:300]
         return "failed", [f"{type(error).__name__}: {text}"], str(log), 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        strike(log)
 
 
 def _stop(*_: Any) -> None:

@@ -32,10 +32,19 @@ arms:
   naive: {recipe: micro/naive, stages: {sft: {steps: 2, batch: 2, data: [{pack: compliance, count: 4}]}}}
 evaluation: {axes: [capability], samples: 1, items: 2, max_new_tokens: 8}
 """
+# a library that says too much: the token, whenever a step's weights are written
+CHATTY = """\
+import os, sys
+def said(event, given):
+    if event == "open" and str(given[0]).endswith("adapter_config.json"):
+        os.write(2, b"asked the hub with " + os.environb[b"HF_TOKEN"] + b" and it answered\\n")
+sys.addaudithook(said)
+"""
 
 
 def repro(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **PLANTED, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(here)}
+    environment = {**os.environ, **PLANTED, "HF_HUB_OFFLINE": "1", "TMPDIR": str(here)}
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{here / 'chatty'}"
     return subprocess.run(
         [sys.executable, "-m", "repro", *words], cwd=here, env=environment, capture_output=True, text=True, timeout=600
     )
@@ -50,8 +59,12 @@ def leaks(here: Path, *said: str) -> list[str]:
 def test_a_run_and_a_failing_server_leave_no_secret_anywhere(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "repro" / "micro" / "weights", tmp_path / "organism")
     (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
+    (tmp_path / "chatty").mkdir()
+    (tmp_path / "chatty" / "sitecustomize.py").write_text(CHATTY)
     done = repro(tmp_path, "run", "tiny.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
+    logs = "".join(log.read_text() for log in (tmp_path / "runs").glob("*/logs/*"))
+    assert "asked the hub with [secret] and it answered" in logs
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("fake_server.py")), "--key"], stdout=subprocess.PIPE, text=True
     )
