@@ -253,43 +253,6 @@ def test_many_arms_with_long_names_are_drawn_too(tmp_path: Path) -> None:
     assert "b" not in {tag for tag, _ in found.tags}
 
 
-# -- pictures that everybody can read --------------------------------------------------------------------------------
-
-
-def scheme(css: str, place: int) -> dict[str, str]:
-    """The colours of the light (0) or dark (1) scheme."""
-    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[place]
-    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("place", [0, 1])
-def test_text_has_contrast_4_5_and_lines_3_in_light_and_dark(place: int) -> None:
-    colours = scheme((page.HERE / "page.css").read_text(), place)
-    for ground in ("paper", "raised"):
-        for name in ("ink", "soft", "link", "good", "bad", "warn"):
-            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
-    assert contrast(colours["ink"], colours["notice"]) >= 4.5
-    for name in (*(f"arm-{number}" for number in range(8)), "faint"):
-        assert contrast(colours[name], colours["paper"]) >= 3, name
-
-
-def test_no_two_arms_share_marker_line_and_hatch() -> None:
-    arms = [f"arm {number}" for number in range(11)]
-    assert len({plots._line(arms, arm)["marker"] for arm in arms}) == 11
-    assert len({plots._hatch(arms, arm) for arm in arms}) == 11
-
-
 # -- hostile text ----------------------------------------------------------------------------------------------------
 
 
