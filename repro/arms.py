@@ -12,7 +12,7 @@ from repro import doctor, recipes, store
 from repro.errors import BadInput
 from repro.keys import base_fingerprint, local_folder
 from repro.plan import START, plain_name
-from repro.report.folder import document
+from repro.runfolder import document
 from repro.schema import ModelSpec
 from repro.yamltree import did_you_mean
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from repro import evals, store
 from repro.errors import BadInput
 from repro.report import table as report
-from repro.report.folder import document
+from repro.runfolder import document
 from repro.yamltree import did_you_mean
 
 NEEDED = ("item", "arm", "seed", "sample", "axis", "metrics", "group", "cluster", "unit", "prompting", "dose",

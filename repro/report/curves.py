@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.report import doses
-from repro.report.folder import Stage, number
+from repro.runfolder import Stage, number
 
 PROBED = (  # title, metric: all its groups together, since a probe has few items
     ("refusal trained ↓", "refusal_trained"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.progress import duration
-from repro.report.folder import Folder, Stage, number
+from repro.runfolder import Folder, Stage, number
 
 Manifest = Mapping[str, Any]
 

@@ -19,10 +19,10 @@ from markupsafe import Markup, escape
 
 import repro
 from repro import fidelity
+from repro import runfolder as folders
 from repro.errors import BadInput
 from repro.evals import METRICS
 from repro.report import curves, doses, plots, table, transcripts
-from repro.report import folder as folders
 from repro.report.facts import facts, recipes, repeat, stage_rows, total
 
 HERE = Path(__file__).resolve().parent

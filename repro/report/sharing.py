@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import repro
-from repro.report import folder as folders
+from repro import runfolder as folders
 
 SCHEMA = 1
 COST = ("steps", "tokens", "seconds", "peak_gib", "micro_batch")

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from repro.report.folder import number
+from repro.runfolder import number
 
 CAPS = (4000, 2000, 1000, 500, 250)  # characters of a text that are kept; the first with which the page stays small
 LIMIT = 2_000_000  # bytes of the packed data of a run with up to FEW answers; more answers may take more

@@ -27,11 +27,11 @@ import hostile
 import made_run
 
 from repro import recipes, sidebyside
+from repro import runfolder as folders
 from repro.data.sheet import Sheet
 from repro.data.sources import read_jsonl
 from repro.errors import BadInput, CannotHere
 from repro.judges import calibration, label, sheet
-from repro.report import folder as folders
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 SECONDS = 10.0  # for one input; a machine that does other things too may take long

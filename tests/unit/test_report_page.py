@@ -19,8 +19,9 @@ import made_run
 import pytest
 
 from repro import fidelity
+from repro import runfolder as folder
 from repro.errors import BadInput
-from repro.report import folder, page, plots
+from repro.report import page, plots
 
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",

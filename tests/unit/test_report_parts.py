@@ -12,8 +12,9 @@ from typing import Any
 import made_run
 import pytest
 
+from repro import runfolder as folder
 from repro.errors import CannotHere
-from repro.report import curves, folder, page, plots, sharing, transcripts
+from repro.report import curves, page, plots, sharing, transcripts
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from repro import runfolder as run_folder
 from repro import sidebyside, store
 from repro.errors import BadInput
-from repro.report import folder as run_folder
 from repro.report import page, table
 
 OLD = Path(__file__).parents[1] / "data"
