@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from repro.errors import BadInput
 
@@ -48,7 +49,8 @@ def open_base(folder: Path, *, quant: str, device: str, precision: str = "auto")
         tokenizer = hf.open_tokenizer(folder)
     except torch.OutOfMemoryError:  # a RuntimeError too, but no fault of the model's
         raise
-    except (ValueError, OSError, KeyError, RuntimeError) as error:  # so is "this architecture is not supported"
+    # "this architecture is not supported" is among them
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{folder.name}: unsloth can't open it: {hf.first_line(error)}; try --backend hf") from None
     model.requires_grad_(False)
     FastLanguageModel.for_inference(model)
