@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # the gpu extra (unsloth) only where there is a GPU to use it
 EXTRAS := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu,)
-# one file a process: what a file's tests share is made once
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# one file a process: what a file's tests share is made once; in the order of the files, which has the long ones first
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup reproduce-small reproduce-full reproduce-micro test test-all lint bench mutants fuzz audit notebook clean
 help:  ## this list

@@ -98,9 +98,13 @@ def test_a_terminal_that_is_closed_is_no_error() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     program = PROGRAM.replace('print("saving", flush=True)', 'print("saving", file=sys.stderr, flush=True)')
     process = subprocess.Popen([sys.executable, "-c", program, "0", "20"], env=environment, stdin=terminal,
-                               stdout=terminal, stderr=terminal, start_new_session=True)  # fmt: skip
+                               stdout=terminal, stderr=terminal, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # fmt: skip
     os.close(terminal)
-    assert b"ready" in os.read(main_end, 100)
+    said = b""
+    while not said.endswith(b"\n"):  # to the end of the line, else it may still be writing when the terminal goes
+        said += os.read(main_end, 100)
+    assert said.strip() == b"ready"
     os.close(main_end)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=20) == 130
