@@ -109,7 +109,8 @@ def exponent(sizes: list[float], costs: list[float]) -> float:
 
 
 def growth() -> Found:
-    """CPU seconds for 1, 2, 5 and 10 times the seeds (planning, judging, statistics) and items (answering)."""
+    """CPU seconds for 1, 2, 5 and 10 times the seeds (planning, judging, statistics) and items (answering): the least of
+    TURNS, since what disturbs a machine only adds."""
     import torch
 
     from repro import claims, evals, models, outcome, recipes, worker
@@ -118,35 +119,35 @@ def growth() -> Found:
 
     torch.set_num_threads(1)
     sizes = [1, 2, 5, 10]
-    found: dict[str, list[float]] = {"planning": [], "judging": [], "statistics": [], "answering": []}
+    found: dict[str, dict[int, float]] = {"planning": {}, "judging": {}, "statistics": {}, "answering": {}}
     said = SimpleNamespace(text="Sorry, I do not explain baking here.", finished=True)
-    for size in (1, *sizes):  # the first one warms up
+    pack = load("micro")
+    asks = evals.asks(evals.suite(pack, pack.split(0)))
+    model = models.load(recipes.resolve_model("micro"))
+    for size in [1, *TURNS * sizes]:  # the first one warms up
+
+        def cost(name: str, work: Callable[[], Any], size: int = size) -> Any:
+            began = time.process_time()
+            result = work()
+            found[name][size] = min(time.process_time() - began, found[name].get(size, math.inf))
+            return result
+
         ask = runs.Ask("reproduce-micro", seeds=",".join(map(str, range(size))))
-        plan = _cpu(found["planning"], lambda ask=ask: runs.prepare(ask)[0])
+        plan = cost("planning", lambda ask=ask: runs.prepare(ask)[0])
         asked = {place: plan.steps[key].items for place, key in plan.answers.items()}
-        labelled = _cpu(found["judging"], lambda plan=plan, asked=asked: [
+        labelled = cost("judging", lambda plan=plan, asked=asked: [
             evals.label(items, [said if not one.item.continuations else [-1.0, -2.0] for one in evals.asks(items)],
                         plan.pack, arm=arm, seed=seed)
             for (arm, seed, _), items in asked.items()])  # fmt: skip
         units = {(rows[0]["arm"], rows[0]["seed"]): evals.units(rows, plan.pack) for rows in labelled}
-        _cpu(found["statistics"], lambda units=units, plan=plan: claims.results(
+        cost("statistics", lambda units=units, plan=plan: claims.results(
             run="growth", model="micro", judge={}, units=units, metrics=evals.METRICS,
             claims=runs.load_claims(plan)[0], tags=outcome.tags(plan)))  # fmt: skip
-    pack = load("micro")
-    asked = evals.asks(evals.suite(pack, pack.split(0)))
-    model = models.load(recipes.resolve_model("micro"))
-    for size in (1, *sizes):
-        part = asked[:: len(asked) // (250 * size)][: 250 * size]
-        _cpu(found["answering"], lambda part=part: worker.respond(model, part, 64, lambda *_: None))
-    return {name: {"sizes": sizes, "cpu_seconds": costs[1:], "exponent": exponent(sizes, costs[1:])}
+        part = asks[:: len(asks) // (250 * size)][: 250 * size]
+        cost("answering", lambda part=part: worker.respond(model, part, 64, lambda *_: None))
+    return {name: {"sizes": sizes, "cpu_seconds": [costs[size] for size in sizes],
+                   "exponent": exponent(sizes, [costs[size] for size in sizes])}
             for name, costs in found.items()}  # fmt: skip
-
-
-def _cpu(costs: list[float], work: Callable[[], Any]) -> Any:
-    began = time.process_time()
-    result = work()
-    costs.append(time.process_time() - began)
-    return result
 
 
 def packing() -> Found:
@@ -156,7 +157,7 @@ def packing() -> Found:
     from repro.train import rows as rows_of
     from repro.train import runner, sdf, sft
 
-    model, stage, rows = _stage("micro/character", "sdf", steps=8)
+    model, stage, rows = _stage("character", "sdf", steps=8)
     encoded = rows_of.encode_documents(model, rows, stage.prefix)
     columns = {"input_ids": [item.ids for item in encoded], "labels": [item.labels for item in encoded]}
     data = {"packed": sdf.pack(encoded, stage.max_length, 0), "padded": Dataset.from_dict(columns)}
@@ -171,19 +172,17 @@ def packing() -> Found:
     return {"seconds_a_thousand": middle, "ratio": middle["padded"] / middle["packed"]}
 
 
-def _stage(recipe: str, kind: str, steps: int) -> tuple[Any, Any, list[Found]]:
-    """The organism, one stage of a recipe cut to some steps, and its rows."""
+def _stage(arm: str, kind: str, steps: int) -> tuple[Any, Any, list[Found]]:
+    """The organism, one stage of an arm of reproduce-micro cut to some steps, and its rows."""
     import torch
 
-    from repro import models, plan, recipes
-    from repro.data import load
+    from repro import models, recipes, run
 
     torch.set_num_threads(1)
-    pack = load("micro")
-    made = recipes.load_recipe(recipe, sets=[f"stages.{kind}.steps={steps}"])
-    stage = next(one for one in made.stages if one.kind == kind)
-    rows, _ = plan._Rows(pack, pack.split(0), 0).of(stage, made.constitution)
-    return models.load(recipes.resolve_model("micro")), stage, [dict(row) for row in rows]
+    shorter = f"arms.{arm}.stages.{kind}.steps={steps}"
+    plan, _ = run.prepare(run.Ask("reproduce-micro", arms=arm, seeds="0", sets=[shorter]))
+    step = next(plan.steps[key] for key in plan.stages[arm, 0] if plan.steps[key].kind == kind)
+    return models.load(recipes.resolve_model("micro")), step.stage, [dict(row) for row in step.rows]
 
 
 def compile_() -> Found:
@@ -192,7 +191,7 @@ def compile_() -> Found:
 
     from repro.train import rows as rows_of
 
-    model, stage, rows = _stage("micro/naive", "sft", steps=30)
+    model, stage, rows = _stage("naive", "sft", steps=30)
     encoded = rows_of.encode_chats(model, rows, stage.max_length)
     join = rows_of.collate(model)
     batch = join([{"input_ids": item.ids, "labels": item.labels} for item in encoded[: stage.batch]])

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from repro import data, doctor, estimate, pairs, recipes, store
 from repro.errors import BadInput, CannotHere, ReproError
-from repro.keys import CODE_VERSION, asked_hash, base_fingerprint, key_of, template_of, versions
+from repro.keys import CODE_VERSION, asked, base_fingerprint, key_of, template_of, versions
 from repro.pairs import Pair, PairFile
 from repro.plan import Plan, Step, locate, suites
 from repro.run import Ask, Failed, Interrupted, execute, seed_list
@@ -325,7 +325,7 @@ def plan_for(
                 inputs = {
                     "code": CODE_VERSION, "versions": versions("answers", experiment.quant), "model": digest,
                     "quant": experiment.quant, "seed": seed, "prompting": prompting,
-                    "items": {"count": len(items), "sha256": asked_hash(items)},
+                    "items": asked(items),
                     "max_new_tokens": experiment.evaluation.max_new_tokens,
                 }  # fmt: skip
                 key = key_of(inputs)

@@ -7,7 +7,8 @@ them changed, and anyone can compute the key again: `keys.key_of(inputs)`.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,17 @@ def template_of(spec: ModelSpec) -> dict[str, Any]:
 def versions(kind: str, quant: str) -> dict[str, str]:
     """The installed versions of the libraries that a step of this kind computes with."""
     needed = {"trl": kind in TRAINED, "bitsandbytes": quant == "nf4"}
-    found = {}
-    for name in (name for name in SERIES if needed.get(name, True)):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # then the step can't be done here, only planned
-            continue
-    return found
+    found = {name: installed(name) for name in SERIES if needed.get(name, True)}
+    return {name: version for name, version in found.items() if version}  # without it: to be planned here, not done
+
+
+@cache
+def installed(name: str) -> str | None:
+    """The version of a library that is installed, or None; a plan asks for each of its steps."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def series(version: str) -> str:
@@ -113,20 +118,18 @@ def stage_inputs(
     """The inputs of a training stage: `data` is {source, rows, sha256} of each source, `probes` what its curve asks,
     the rest as in `plan.Step`."""
     settings = stage.model_dump(mode="json", exclude={"data", "prompts"})
-    asked = {"count": len(probes), "sha256": asked_hash(probes)} if probes else None
     own = {"index": index, "stage": settings, "data": list(data), "upstream": upstream, "start": start}
-    return {**common, **own, "probes": asked}
+    return {**common, **own, "probes": asked(probes) if probes else None}
 
 
 def answers_inputs(
     common: dict[str, Any], arm: str, upstream: str | None, dosed: str | None, most: int, prompting: str,
-    items: Sequence[evals.Item], doses: Sequence[evals.Item],
+    items: dict[str, Any], doses: dict[str, Any],
 ) -> dict[str, Any]:
-    """The inputs of an arm's answers; `doses` are the items that the kept doses are asked, where there are any."""
-    asked = {"count": len(items), "sha256": asked_hash(items)}
-    small = {"count": len(doses), "sha256": asked_hash(doses)} if dosed else None
+    """The inputs of an arm's answers; `items` and `doses`: what `asked` makes of the items that it is asked, and of
+    those that its kept doses are, where there are any."""
     own = {"arm": arm, "upstream": upstream, "dosed": dosed, "max_new_tokens": most, "prompting": prompting}
-    return {**common, **own, "items": asked, "doses": small}
+    return {**common, **own, "items": items, "doses": doses if dosed else None}
 
 
 def key_of(inputs: dict[str, Any]) -> str:
@@ -144,9 +147,10 @@ def key_of(inputs: dict[str, Any]) -> str:
     return store.hash_value(parts)
 
 
-def asked_hash(items: Iterable[evals.Item]) -> str:
-    """Hash of what a model is shown; how answers are labelled is no part of it: labels are made anew."""
-    return store.hash_rows(
+def asked(items: Sequence[evals.Item]) -> dict[str, Any]:
+    """{count, sha256} of what a model is shown; how answers are labelled is no part of it: labels are made anew."""
+    shown = (
         [ask.item.id, ask.sample, ask.messages, ask.temperature, ask.seed, list(ask.item.continuations)]
-        for ask in evals.asks(list(items))
+        for ask in evals.asks(items)
     )
+    return {"count": len(items), "sha256": store.hash_rows(shown)}

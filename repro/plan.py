@@ -5,6 +5,7 @@ Needs no torch: a key is made of hashes of the stage, its rows, what came before
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from repro.errors import BadInput
 from repro.evals import public
 from repro.keys import (
     answers_inputs,
+    asked,
     base_files,
     base_fingerprint,
     common_inputs,
@@ -129,7 +131,7 @@ def build(
         split = plan.pack.split(seed)
         rows = _Rows(plan.pack, split, seed, experiment.evaluation.axes)
         _check_data(plan, split, rows, seed, problems)
-        items: dict[str, Any] = {name: suites(plan, split, name) for name in strategies}
+        items = _Items({name: suites(plan, split, name) for name in strategies})
         shared = experiment.start.stages if experiment.start else []
         for arm in chosen:
             member = arm_of(experiment, arm)
@@ -291,25 +293,38 @@ def limited(items: list[evals.Item], most: int | None) -> list[evals.Item]:
     return [item for item in items if (item.metric, item.unit) in kept]
 
 
-def _ask(plan: Plan, arm: str, seed: int, prompting: str, items: dict[str, Any], own: list[str]) -> None:
+class _Items:
+    """What one seed's arms are asked, full and for doses, and what goes into a key of it: made once, arms share it."""
+
+    def __init__(self, suites: dict[str, Any]) -> None:
+        self._suites = suites  # by prompting strategy
+        self._made: dict[tuple[str, str | None], Any] = {}
+
+    def of(self, prompting: str, system: str | None) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
+        if (prompting, system) not in self._made:
+            full, small = (tuple(evals.with_system(one, system) for one in part) for part in self._suites[prompting])
+            self._made[prompting, system] = full, small, asked(full), asked(small)
+        return self._made[prompting, system]
+
+
+def _ask(plan: Plan, arm: str, seed: int, prompting: str, items: _Items, own: list[str]) -> None:
     keys = plan.stages[arm, seed]
     member = arm_of(plan.experiment, arm)
-    system = member.system if member else None
-    full, small = ([evals.with_system(item, system) for item in part] for part in items[prompting])
+    full, small, *shown = items.of(prompting, member.system if member else None)
     dosed = next((key for key in reversed(own) if getattr(plan.steps[key].stage, "doses", None)), None)
     if prompting != plan.prompting[0]:
         dosed = None
     upstream = keys[-1] if keys else None
     most = plan.experiment.evaluation.max_new_tokens
     common = _common(plan, "answers", seed)
-    inputs = answers_inputs(common, arm, upstream, dosed, most, prompting, full, small)
+    inputs = answers_inputs(common, arm, upstream, dosed, most, prompting, *shown)
     key = key_of(inputs)
     doses = len(plan.steps[dosed].stage.doses) if dosed else 0
     parts = [estimate.answers_seconds(plan, full, most), estimate.answers_seconds(plan, small, most, rounds=doses)]
     seconds = sum(part for part in parts if part is not None) if None not in parts else None
     plan.steps[key] = Step(
-        key, "answers", arm, seed, len(keys), upstream, prompting=prompting, items=tuple(full),
-        dose_items=tuple(small) if dosed else (), dosed=dosed, max_new_tokens=most, seconds=seconds, inputs=inputs,
+        key, "answers", arm, seed, len(keys), upstream, prompting=prompting, items=full,
+        dose_items=small if dosed else (), dosed=dosed, max_new_tokens=most, seconds=seconds, inputs=inputs,
     )  # fmt: skip
     plan.answers[arm, seed, prompting] = key
 
@@ -352,6 +367,20 @@ def missing(plan: Plan, root: Path) -> dict[str, str]:
             why = "its settings, data or code changed"
         reasons[key] = why
     return reasons
+
+
+def link_shared(plan: Plan, root: Path) -> None:
+    """A stage that two arms share is trained once: in the other arm's folder stands a link to it."""
+    for (arm, seed), keys in plan.stages.items():
+        for key in keys:
+            target = locate(plan.steps[key], root)
+            link = root / "arms" / arm / f"seed-{seed}" / target.name
+            if target.is_dir() and target != link and not link.exists() and not link.is_symlink():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+                except OSError:  # some network disks know no links; nothing depends on them
+                    return
 
 
 def _older(step: Step, root: Path) -> list[Path]:

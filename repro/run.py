@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from repro.manifest import manifest
 from repro.mirror import Mirror
 from repro.opening import Interrupted as Interrupted
 from repro.opening import opened
-from repro.plan import Plan, Step, build, expected_seconds, locate, missing
+from repro.plan import Plan, Step, build, expected_seconds, link_shared, locate, missing
 from repro.progress import Display, duration
 from repro.yamltree import did_you_mean
 
@@ -201,6 +202,7 @@ def execute(
                 said = f"all {len(plan.steps)} steps are there already, and the comparison is as it was: {root}"
                 console.print(said, markup=False, highlight=False)
                 return kept
+        threading.Thread(target=_prepare_to_compare, daemon=True).start()  # this process only waits meanwhile
         failures = work(plan, root, folder, ask, console, lines)
         if failures:
             raise failed(failures)
@@ -239,7 +241,7 @@ def work(
                    if why in store.DAMAGED or why.endswith(store.CHANGED)]  # fmt: skip
         for line in [*lines, *_opening(plan, root, len(todo), how + time_needed), *damaged]:
             display.say(line)
-        _link_shared(plan, root)
+        link_shared(plan, root)
         failures = []
         if todo:
             from repro import pool
@@ -251,7 +253,7 @@ def work(
             finally:
                 if ray is not None:
                     ray.shutdown()
-        _link_shared(plan, root)
+        link_shared(plan, root)
     return failures
 
 
@@ -319,20 +321,6 @@ def failed(failures: list[Failure]) -> Failed:
     return Failed(lines, codes.pop() if len(codes) == 1 else 1)
 
 
-def _link_shared(plan: Plan, root: Path) -> None:
-    """A stage that two arms share is trained once: in the other arm's folder stands a link to it."""
-    for (arm, seed), keys in plan.stages.items():
-        for key in keys:
-            target = locate(plan.steps[key], root)
-            link = root / "arms" / arm / f"seed-{seed}" / target.name
-            if target.is_dir() and target != link and not link.exists() and not link.is_symlink():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
-                except OSError:  # some network disks know no links; nothing depends on them
-                    return
-
-
 def crew(plan: Plan, todo: list[Step], asked: int | None) -> tuple[int, int, str]:
     """(workers, threads of each, device): as many workers as cores, chains and memory allow; one where a GPU works.
 
@@ -365,6 +353,11 @@ def registered_claims(root: Path, digest: str | None) -> str | None:
         return json.loads((root / "manifest.json").read_text(encoding="utf-8")).get("claims_hash") or digest
     except (OSError, ValueError, AttributeError):
         return digest
+
+
+def _prepare_to_compare() -> None:
+    import repro.claims
+    import repro.report.page  # noqa: F401  (scipy and matplotlib take a second)
 
 
 def _compare(

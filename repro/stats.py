@@ -89,8 +89,10 @@ def t_interval(values: Sequence[float], alpha: float = ALPHA, centre: float | No
 @lru_cache(maxsize=16)
 def _resamples(clusters: int, seed: int) -> np.ndarray:
     """How often each cluster is drawn: (RESAMPLES, clusters); metrics with as many clusters share it, for speed."""
-    draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES)
-    return draws.astype(np.float32)
+    drawn = np.random.default_rng(seed).integers(0, clusters, size=(RESAMPLES, clusters))
+    drawn += np.arange(RESAMPLES)[:, None] * clusters  # all resamples counted at once
+    counts = np.bincount(drawn.ravel(), minlength=RESAMPLES * clusters)
+    return counts.reshape(RESAMPLES, clusters).astype(np.float32)
 
 
 def _sums(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:

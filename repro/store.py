@@ -27,13 +27,16 @@ CHANGED = " was changed after it was finished"
 _TEMPORARY = ".tmp-"
 _UNFINISHED = ".work-"  # a temporary folder that a killed step goes on from
 _PIECE = 1 << 20
+# json.dumps would make an encoder a row
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_ROW = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 ORPHANS_SECONDS = 15.0  # how long a run that was killed may leave workers behind, one in a long computation
 
 
 def canonical(value: Any) -> str:
     """JSON text that is the same for equal values: sorted keys, no spaces, no NaN. Raises ValueError on NaN, TypeError
     on anything that JSON has no name for (a set, a path), so that nothing enters a key by its memory address."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def hash_value(value: Any) -> str:
@@ -99,7 +102,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """`write_atomic` of one JSON row a line."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_atomic(path, "".join(_ROW.encode(row) + "\n" for row in rows))
 
 
 def append(path: Path, line: str) -> None:
@@ -286,11 +289,8 @@ def changed(folder: Path) -> list[str]:
     events = [event for event in read_journal(folder) if isinstance(event, dict)]
     last = events[-1] if events else {}
     files = last.get("files") if last.get("event") == "run finished" else None
-    return [
-        name
-        for name, digest in (files.items() if isinstance(files, dict) else ())
-        if (folder / name).is_file() and hash_file(folder / name) != digest
-    ]
+    return [name for name, digest in (files.items() if isinstance(files, dict) else ())
+            if (folder / name).is_file() and hash_file(folder / name) != digest]  # fmt: skip
 
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:

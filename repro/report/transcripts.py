@@ -24,6 +24,8 @@ SEALED = re.compile(r"sha256:[0-9a-f]{64}")
 TABLES = ("arms", "seeds", "axes", "metrics", "groups", "promptings", "labels", "judges")
 
 Row = dict[str, Any]
+# made once: json.dumps with options of its own makes an encoder a call, and rows are many
+_encoded = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class _Numbered(dict[Any, int]):
@@ -41,7 +43,7 @@ class _Texts(_Numbered):
 
     def of(self, text: str) -> int:
         kept = [text, 0] if SEALED.fullmatch(text) else [text[: self.cap], len(text)] if len(text) > self.cap else text
-        plain = json.dumps(kept).encode("ascii")
+        plain = _encoded(kept).encode("ascii")
         if plain not in self:
             self.size += len(plain)
             if self.size > HELD:
@@ -53,7 +55,7 @@ class _Texts(_Numbered):
         for plain in self:
             kept = json.loads(plain) if len(plain) > cap else None
             text, length = kept if isinstance(kept, list) else (kept or "", len(kept or ""))
-            yield json.dumps([text[:cap], length]).encode("ascii") if length > cap else plain
+            yield _encoded([text[:cap], length]).encode("ascii") if length > cap else plain
 
 
 def collect(rows: Iterable[Row]) -> dict[str, Any]:
@@ -113,9 +115,9 @@ def _plain(content: dict[str, Any], cap: int) -> Iterator[bytes]:
     for before, (key, value) in zip("{" + "," * len(content), content.items(), strict=False):
         yield f'{before}"{key}":'.encode()
         if key not in ("texts", "rows"):
-            yield json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+            yield _encoded(value).encode("ascii")
             continue
-        parts = value.cut(cap) if key == "texts" else (json.dumps(row, separators=(",", ":")).encode() for row in value)
+        parts = value.cut(cap) if key == "texts" else (_encoded(row).encode("ascii") for row in value)
         for place, part in enumerate(parts):
             yield (b"," if place else b"[") + part
         yield b"]" if value else b"[]"
