@@ -109,8 +109,8 @@ def exponent(sizes: list[float], costs: list[float]) -> float:
 
 
 def growth() -> Found:
-    """CPU seconds for 1, 2, 5 and 10 times the seeds (planning, judging, statistics) and items (answering): the least of
-    TURNS, since what disturbs a machine only adds."""
+    """CPU seconds for 1, 2, 5 and 10 times the seeds (planning, judging, statistics) and items (answering): the least
+    of TURNS, since what disturbs a machine only adds."""
     import torch
 
     from repro import claims, evals, models, outcome, recipes, worker
