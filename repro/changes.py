@@ -69,6 +69,17 @@ def patches(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{name} {before[name]} (here {now[name]})" for name in before if name in now and before[name] != now[name]]
 
 
+def mixed(plan: Plan, root: Path) -> list[str]:
+    """A warning where a run's steps were made with several builds of a library (of one series, else none is kept)."""
+    found: dict[str, set[str]] = {}
+    for step in plan.steps.values():
+        versions = _inputs(store.read_done(locate(step, root)) or {}).get("versions")
+        for name, version in (versions if isinstance(versions, dict) else {}).items():
+            found.setdefault(name, set()).add(str(version))
+    several = [f"{name} {' and '.join(sorted(builds))}" for name, builds in found.items() if len(builds) > 1]
+    return [f"versions: some steps were made with {', '.join(several)}."] if several else []
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], plan: Plan | None = None) -> list[str]:
     """Each input that differs, in words: `stage.learning_rate 0.001 -> 0.0003`."""
     lines: list[str] = []

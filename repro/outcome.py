@@ -204,11 +204,12 @@ def write(root: Path, rows: list[Row], content: Row) -> None:
     """
     from repro.report import page, table
 
-    store.write_jsonl(root / "answers.jsonl", public.seal_all(rows))
+    rows = public.seal_all(rows)
+    store.write_jsonl(root / "answers.jsonl", rows)
     store.write_json(root / "results.json", content)
     store.write_atomic(root / "table.md", table.markdown(content))
     store.write_atomic(root / "table.csv", table.csv_text(content))
     try:
-        page.write(root)
+        page.write(root, rows)
     except Exception:
         store.write_atomic(root / "crash.log", traceback.format_exc())

@@ -364,7 +364,7 @@ def _compare(
     plan: Plan, folder: store.RunFolder, claims: tuple[list[Any], str | None], registered: str | None, ask: Ask,
     began: float,
 ) -> dict[str, Any]:  # fmt: skip
-    from repro import judging, outcome
+    from repro import changes, judging, outcome
 
     root, judged = folder.path, time.monotonic()
     rows, judge, said = judging.read(plan, root, ask.judge)
@@ -375,7 +375,7 @@ def _compare(
     }  # fmt: skip
     changed = claims[1] != registered
     warnings = ["claims: their file changed after this run began, so its verdicts are exploratory."] if changed else []
-    content = outcome.results(plan, root, rows, about, claims, judge, [*warnings, *said])
+    content = outcome.results(plan, root, rows, about, claims, judge, [*warnings, *changes.mixed(plan, root), *said])
     content = judging.with_labels(root, rows, {**content, "claims_changed": changed})
     outcome.write(root, rows, content)
     return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -34,11 +34,11 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def write(run_folder: Path) -> Path:
-    """Writes the run's report.html, at once, and returns its path. BadInput where there is no run that it can read,
-    CannotHere where it can't write."""
+def write(run_folder: Path, rows: Iterable[dict[str, Any]] | None = None) -> Path:
+    """Writes the run's report.html, at once, and returns its path. `rows` are those of its answers.jsonl, where they
+    are at hand. BadInput where there is no run that it can read, CannotHere where it can't write."""
     run = folders.read(run_folder)
-    answers = transcripts.collect(folders.lines(run_folder / "answers.jsonl", run.faults))
+    answers = transcripts.collect(folders.lines(run_folder / "answers.jsonl", run.faults) if rows is None else rows)
     return folders.put(run_folder / "report.html", _page(run, answers))
 
 

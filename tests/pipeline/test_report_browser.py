@@ -151,8 +151,7 @@ def status(browser: Browser) -> str:
 
 def choose(browser: Browser, field: str, text: str) -> str:
     """Picks an option by its text; what the status then says."""
-    browser.js(f"""(() => {{
-      const select = document.getElementById({json.dumps(field)});
+    browser.js(f"""(() => {{ const select = document.getElementById({json.dumps(field)});
       select.value = [...select.options].find((option) => option.text === {json.dumps(text)}).value;
       select.dispatchEvent(new Event("change", {{bubbles: true}}));
     }})()""")
@@ -160,11 +159,8 @@ def choose(browser: Browser, field: str, text: str) -> str:
 
 
 def search(browser: Browser, text: str) -> str:
-    browser.js(f"""(() => {{
-      const field = document.getElementById("search");
-      field.value = {json.dumps(text)};
-      field.dispatchEvent(new Event("input", {{bubbles: true}}));
-    }})()""")
+    browser.js(f"""(() => {{ const field = document.getElementById("search"); field.value = {json.dumps(text)};
+      field.dispatchEvent(new Event("input", {{bubbles: true}})); }})()""")
     time.sleep(0.3)
     return status(browser)
 

@@ -116,3 +116,15 @@ def load_tiny(tiny_spec):
 @pytest.fixture(scope="session")
 def lora():
     return SimpleNamespace(r=8, alpha=16, dropout=0.0, targets="all-linear")
+
+
+@pytest.fixture
+def ready(load_tiny, lora):
+    """ready(quant) -> a model with a fresh adapter."""
+
+    def make(quant: str = "none", seed: int = 1, **changes):
+        model = load_tiny(quant)
+        model.new_adapter(lora if not changes else type(lora)(**{**vars(lora), **changes}), seed)
+        return model
+
+    return make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import numpy as np
@@ -12,114 +11,11 @@ from hypothesis import strategies as st
 from made_units import Bounded, Metric, Unit, make
 
 from repro import claims, stats
-from repro.errors import BadInput
 
 CLAIM = {
     "id": "c", "statement": "It rises.", "source": "abstract", "metric": "m", "arms": ["a", "b"],
     "expected": "higher", "smallest_effect": 0.1, "kind": "generalises",
 }  # fmt: skip
-GOOD = """\
-- id: c
-  statement: It rises.
-  source: abstract
-  metric: m
-  arms: [a, b]
-  expected: higher
-  smallest_effect: 0.1
-  kind: generalises
-"""
-
-# -- the file --------------------------------------------------------------------------------------------------------
-
-
-def write(tmp_path, text):
-    path = tmp_path / "claims.yaml"
-    path.write_text(text)
-    return path
-
-
-def problems(tmp_path, text, metrics=None):
-    with pytest.raises(BadInput) as caught:
-        claims.load_claims(write(tmp_path, text), metrics)
-    assert all(line.startswith(str(tmp_path / "claims.yaml")) for line in caught.value.lines)
-    return [line.removeprefix(str(tmp_path / "claims.yaml")) for line in caught.value.lines]
-
-
-def test_a_good_file_gives_its_claims_and_the_hash_of_its_bytes(tmp_path):
-    path = write(tmp_path, GOOD + "  group: trained\n  note: why\n")
-    found, digest = claims.load_claims(path, ["m"])
-    assert found == [{**CLAIM, "group": "trained", "note": "why"}]
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert claims.load_claims(write(tmp_path, GOOD + "# more\n"))[1] != digest
-
-
-def test_every_problem_is_told_at_once_with_its_place(tmp_path):
-    text = """\
-- id: c
-  statement: ""
-  metric: n
-  arms: [a, a]
-  expected: up
-  smallest_effect: 0
-  kind: maybe
-  surce: abstract
-- just words
-"""
-    assert problems(tmp_path, text, ["m_long", "k"]) == [
-        ':8:3: unknown key "surce" (did you mean "source"?)',
-        ":1:3: missing source",
-        ':2:14: statement: expected a text, got ""',
-        ':3:11: unknown metric "n"',
-        ':5:13: expected: expected higher or lower, got "up"',
-        ":6:20: smallest_effect: expected a number above 0 and at most 1, got the number 0",
-        ':7:9: kind: expected generalises or trained, got "maybe"',
-        ":4:9: arms: expected two arms [a, b], the claim being about a - b, different ones",
-        ':9:3: expected a claim (a mapping), got "just words"',
-    ]
-
-
-@pytest.mark.parametrize("value", ["[a]", "[a, b, c]", "a", "[a, 1]", "[a, ' ']", "{a: b}"])
-def test_arms_are_two_names(tmp_path, value):
-    assert problems(tmp_path, GOOD.replace("[a, b]", value))[0].startswith(":5:9: arms: expected two arms")
-
-
-@pytest.mark.parametrize("value", ["-0.1", "1.01", "true", "much", "[0.1]"])
-def test_the_smallest_effect_is_a_share(tmp_path, value):
-    assert "smallest_effect: expected a number" in problems(tmp_path, GOOD.replace("0.1", value))[0]
-
-
-@pytest.mark.parametrize("value", ["1", "1.0", "1e-9"])
-def test_the_smallest_effect_goes_up_to_1(tmp_path, value):
-    assert claims.load_claims(write(tmp_path, GOOD.replace("0.1", value)))[0][0]["smallest_effect"] == float(value)
-
-
-def test_a_metric_close_to_a_known_one_is_suggested(tmp_path):
-    text = GOOD.replace("metric: m", "metric: refusal_trainde")
-    assert problems(tmp_path, text, ["refusal_trained"]) == [
-        ':4:11: unknown metric "refusal_trainde" (did you mean "refusal_trained"?)'
-    ]
-    assert claims.load_claims(write(tmp_path, text))[0]
-
-
-def test_ids_are_unique(tmp_path):
-    assert problems(tmp_path, GOOD + GOOD) == [
-        f':9:7: duplicate id "c" (first at {tmp_path / "claims.yaml"}:1)'
-    ]  # fmt: skip
-    assert len(claims.load_claims(write(tmp_path, GOOD + GOOD.replace("id: c", "id: d")))[0]) == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "got"), [("[]", "nothing"), ("{}", "nothing"), ("a: b", "a mapping"), ("word", '"word"')]
-)
-def test_a_file_is_a_list_of_claims(tmp_path, text, got):
-    assert problems(tmp_path, text) == [f":1:1: expected a list of claims, got {got}"]
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BadInput, match="no such file"):
-        claims.load_claims(tmp_path / "absent.yaml")
-
-
 # -- verdicts --------------------------------------------------------------------------------------------------------
 
 
@@ -290,15 +186,6 @@ def test_refusal_claims_need_a_base_that_refuses(base, verdict):
     assert judge(renamed, lower(metric="overrefusal"))["verdict"] == "shown"
 
 
-def test_results_measure_headroom_on_the_arm_that_all_are_compared_with():
-    units = run([-0.2, -0.21, -0.22], b=0.5, metric="refusal_heldout")
-    for seed in range(3):
-        units["base", seed] = make([0.1] * 20, "refusal_heldout")
-    options = {"metrics": {"refusal_heldout": Metric("refusal_heldout")}, "claims": [lower(metric="refusal_heldout")]}
-    assert build(units, **options)["claims"][0]["verdict"] == "not-testable"
-    assert build(units, versus="b", **options)["claims"][0]["verdict"] == "shown"
-
-
 def test_a_refusal_claim_without_a_base_stands_on_its_own():
     units = {key: members for key, members in run([-0.2] * 3, metric="refusal_far").items() if key[0] != "base"}
     assert judge(units, lower(metric="refusal_far"))["verdict"] == "shown"
@@ -456,83 +343,3 @@ def test_swapping_the_arms_negates_delta_and_swaps_nothing_else(levels, smallest
         assert there["verdict"] == back["verdict"]
     json.dumps(there, allow_nan=False)
 
-
-# -- results.json ----------------------------------------------------------------------------------------------------
-
-
-def build(units, **changes):
-    options = {"run": "r", "model": "micro", "judge": {"name": "j"}, "metrics": {"m": Metric("m")}}
-    return claims.results(units=units, **{**options, **changes})
-
-
-def test_results_have_every_key_of_schema_1_and_what_is_added():
-    units = run([0.3, 0.32, 0.34])
-    found = build(units, claims=[CLAIM], claims_hash="beef", tags={"m": {"a": "generalises"}}, pack="micro")
-    assert list(found) == [
-        "schema", "run", "model", "judge", "arms", "seeds", "versus", "metrics", "claims", "claims_hash", "exploratory",
-        "tags", "gate", "warnings", "pack",
-    ]  # fmt: skip
-    assert (found["schema"], found["run"], found["model"], found["judge"]) == (1, "r", "micro", {"name": "j"})
-    assert (found["arms"], found["seeds"]) == (["a", "b", "base"], [0, 1, 2])
-    assert (found["claims_hash"], found["pack"]) == ("beef", "micro")
-    assert (found["tags"], found["warnings"]) == ({"m": {"a": "generalises"}}, [])
-    assert found["claims"][0]["verdict"] == "shown"
-    assert found["metrics"] == stats.metrics_table(units, {"m": Metric("m")})
-    json.dumps(found, allow_nan=False)
-
-
-def test_comparisons_that_no_claim_names_are_exploratory():
-    units = run([0.3, 0.32, 0.34])
-    found = build(units, claims=[{**CLAIM, "arms": ["base", "a"]}])
-    (entry,) = found["exploratory"]
-    assert (entry["metric"], entry["arms"], entry["delta"]) == ("m", ["b", "base"], 0)
-    assert set(entry) == {"metric", "arms", "delta", "ci", "p", "p_holm", "pairs", "dropped"}
-    assert [e["arms"] for e in build(units)["exploratory"]] == [["a", "base"], ["b", "base"]]
-    other = build(units, versus="b")
-    assert (other["versus"], [e["arms"] for e in other["exploratory"]]) == ("b", [["a", "b"], ["base", "b"]])
-    assert build(units)["versus"] == "base"
-
-
-def test_warnings_name_few_seeds_and_arms_that_fail_the_gate():
-    units = run([0.3, 0.3])
-    found = build(units, gate={("a", 0): 0.8, ("a", 1): 0.9, ("b", 0): 0.9}, warnings=["slow"])
-    assert found["warnings"] == [
-        "slow",
-        "seeds: 2; below 3, no interval carries the spread from seed to seed.",
-        "only 85% of a's answers are well formed and on topic (gate: 90%).",
-    ]
-    assert found["gate"] == pytest.approx({"a": 0.85, "b": 0.9, "base": None})
-
-
-def test_lost_samples_are_counted_beside_lost_units():
-    lost = {("a", 0): {"m": (40, 3), "k": (9, 9)}, ("a", 1): {"m": (40, 4)}, ("b", 0): {"m": (40, 5)}, ("b", 1): {}}
-    rows = build(run([0.3, 0.3]), unscored=lost)["metrics"]
-    counted = {(row["arm"], row["seed"]): row["unscored_answers"] for row in rows}
-    assert counted["a", None] == 7
-    assert (counted["a", 0], counted["a", 1], counted["b", None], counted["base", None]) == (3, 4, 5, 0)
-    assert "unscored_answers" not in build(run([0.3, 0.3]))["metrics"][0]
-
-
-def test_the_seed_reaches_the_tests():
-    rng = np.random.default_rng(4)
-    units = {(arm, seed): make(list(rng.random(40))) for arm in "abc" for seed in range(3)}
-    one, other = (build(units, claims=[CLAIM], seed=seed, versus="b") for seed in (1, 2))
-    assert one["claims"][0]["p"] != other["claims"][0]["p"]
-    assert one["exploratory"][0]["p"] != other["exploratory"][0]["p"]
-    assert build(units, claims=[CLAIM]) == build(units, claims=[CLAIM], seed=0)
-
-
-def test_a_claim_that_generalises_is_not_tested_on_what_training_showed() -> None:
-    claim = {"id": "x", "statement": "s", "source": "s", "metric": "m", "arms": ["a", "b"], "expected": "higher",
-             "smallest_effect": 0.1, "kind": "generalises"}  # fmt: skip
-    units = {(arm, seed): [Unit("m", "near", f"u{i}", f"c{i}", float(arm == "a")) for i in range(12)]
-             for arm in ("a", "b", "base") for seed in range(3)}  # fmt: skip
-    tags = {"m": {"a": "trained", "b": "generalises"}}
-
-    def verdict_of(**changes: object) -> str:
-        return claims.test_claims(units, [claim | changes], {}, {}, tags=tags)[0]["verdict"]
-
-    assert verdict_of() == "not-testable"
-    assert verdict_of(kind="trained") == "shown"
-    assert verdict_of(group=["near", "far"]) == "shown"
-    assert verdict_of(group="far") == "not-testable"

@@ -319,11 +319,15 @@ def test_a_step_without_its_inputs_says_so_and_a_patch_release_keeps_it(here: Pa
     made = plan()
     root = here / "runs" / made.folder_name
     finish(made, root)
+    assert changes.mixed(made, root) == []
     step = next(step for step in made.steps.values() if step.kind == "sft" and step.arm == "naive")
     done = store.read_done(root / step.folder) or {}
     done["summary"]["inputs"]["versions"]["torch"] = keys.SERIES["torch"] + ".77"
     store.write_json(root / step.folder / store.DONE, done)
     assert "kept, since the release series is the same" in explained(made, root)["naive sft"][0]
+    (warning,) = changes.mixed(made, root)
+    assert warning.startswith("versions: some steps were made with torch ")
+    assert f"{keys.SERIES['torch']}.77" in warning
     for inputs in (None, [1], {"stage": 3, "data": "x", "items": [], "versions": 7}):
         done["summary"]["inputs"] = inputs
         store.write_json(root / step.folder / store.DONE, done)
