@@ -41,9 +41,10 @@ test-all: setup  ## also the long ones
 lint: .venv/installed-dev  ## ruff and mypy, quiet when all is well
 	@$(BIN)/ruff check --quiet . && $(BIN)/mypy --no-error-summary
 
-bench: setup  ## speed as ratios within one run: where the time goes, against what, how it grows (ten minutes)
+bench: .venv/installed-dev  ## speed as ratios within one run: where the time goes, against what, how it grows (half an hour)
 	@$(BIN)/python bench/micro.py
 	@$(BIN)/python bench/speed.py
+	@$(BIN)/python bench/ray_sweep.py
 
 mutants: .venv/installed-dev  ## planted bugs: how many the tests catch (long)
 	@$(BIN)/python bench/planted.py

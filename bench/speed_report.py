@@ -43,6 +43,10 @@ def _bars(found: Found) -> list[tuple[str, str, str, bool]]:
         for name, how in (("ratio", "one after the other, 2 threads"), ("ratio_two_at_a_time", "two at a time")):
             text = f"{one[name]:.2f} times as fast"
             bars.append((f"against TRL + PEFT scripts, {how}", text, "1.5 times", one[name] >= 1.5))
+    if "ray" in found:
+        ratio = found["ray"]["ratio"]
+        what = "a Ray sweep of 8 cells on two workers, against one"
+        bars.append((what, f"{ratio:.2f} times as fast", "1.7 times", ratio >= 1.7))
     if "growth" in found:
         worst = max(one["exponent"] for one in found["growth"].values())
         bars.append(("growth up to 10 times, worst exponent", f"{worst:.2f}", "1.05", worst <= 1.05))
