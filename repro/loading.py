@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from repro.constitution import Constitution, read_constitution
+from repro.constitution import Constitution, parse_constitution, read_constitution
 from repro.errors import BadInput
 from repro.explain import validate
 from repro.locate import check_inside, find, find_file, resolve_model
@@ -248,7 +248,10 @@ def _with_prompt(arm: Node, arms: dict[str, Node], problems: list[str]) -> Node:
                                f"recipes, here: {', '.join(found) or 'none'}")  # fmt: skip
             text = next(iter(found.values())).system_prompt
         elif re.fullmatch(r"\S+\.(md|txt)", text):
-            text = read_text(find_file(system)).strip()
+            path = find_file(system)
+            text = read_text(path).strip()
+            if re.search(r"^##\s+system prompt\s*$", text, flags=re.IGNORECASE | re.MULTILINE):
+                text = parse_constitution(text, shown(path)).system_prompt  # the rest of it is not meant to be said
     except BadInput as error:
         problems += error.lines
     return replace(arm, value={**arm.value, "system": replace(system, value=text)})

@@ -116,7 +116,7 @@ class Arm(Strict):
     system: str | None = Field(
         None,
         min_length=1,
-        description="System prompt: `constitution`, a .md or .txt file, or the text itself.",
+        description="System prompt: `constitution`, a .md or .txt file (a constitution's own prompt), or the text.",
     )
     stages: Annotated[None, _CHANGES] = Field(
         None,
