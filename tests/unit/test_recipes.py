@@ -285,7 +285,8 @@ def test_of_a_constitutions_file_only_its_system_prompt_is_said():
     source = recipes.recipes_root() / "micro" / "constitution.md"
     write("mine.md", source.read_text())
     write("tiny.yaml", EXPERIMENT + "  prompted: {system: mine.md}\n")
-    assert recipes.load_experiment("tiny.yaml").arms["prompted"].system == recipes.read_constitution(source).system_prompt
+    found = recipes.load_experiment("tiny.yaml").arms["prompted"].system
+    assert found == recipes.read_constitution(source).system_prompt
 
 
 def test_a_recipe_carries_its_constitution_so_that_a_manifest_holds_all_of_it():
