@@ -72,7 +72,7 @@ def backwards() -> None:
     from repro import store
 
     hours = itertools.count()
-    store.now = lambda: f"2026-01-01T{23 - next(hours) % 24:02d}:00:00+00:00"
+    store.now = lambda *_: f"2026-01-01T{23 - next(hours) % 24:02d}:00:00+00:00"
     moments = itertools.count(2_000_000_000, -60)
     time.time = lambda: float(next(moments))
 
