@@ -48,15 +48,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: half the time to start, and nothing of it is cut off at 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(cli_look.chat)
-app.command()(cli_look.probe)
-app.command(cls=cli_sweep.RayAlone)(cli_sweep.sweep)
-app.add_typer(recipes_app, name="recipes")
-app.add_typer(micro_app, name="micro")
-app.add_typer(generate_app, name="generate")
-app.add_typer(judge_app, name="judge")
 
 def _show(content: dict[str, Any], as_json: bool) -> None:
     """The results on stdout: the table, or the JSON of results.json."""
@@ -127,8 +121,9 @@ def run(
     judge_cost: JudgeCost = None,
     judge_price: JudgePrice = None,
 ) -> None:
-    """Train the arms, ask them all the same, compare: ends with one table. The same command resumes.
+    """Train the arms, ask them all the same, compare, in one table. The same command resumes.
 
+    \b
     Example: repro run reproduce-micro --arms naive --seeds 0-4 --set evaluation.samples=3
     """
     from repro import run as runner
@@ -173,8 +168,9 @@ def plan(
         int | None, typer.Option("--preview", min=1, help="Show so many rows of each stage, trained tokens coloured.")
     ] = None,
 ) -> None:
-    """Show the steps of a run, which are there already and why not, and the estimate; run nothing, write nothing.
+    """Show what a run would do and take, and do nothing. Each step, whether it is there already and why not.
 
+    \b
     Example: repro plan reproduce-small --model Qwen2.5-3B-Instruct --gpu-gib 6
     """
     from repro import planview
@@ -226,8 +222,9 @@ def evaluate(
     judge_cost: JudgeCost = None,
     judge_price: JudgePrice = None,
 ) -> None:
-    """Ask existing models the suite and compare them with the first, or each with its own parent: no training.
+    """Ask existing models the suite, compare, without training. With the first one, or each with its own parent.
 
+    \b
     Example: repro eval micro runs/reproduce-micro-.../arms/naive/seed-0/0-sft-1a2b3c4d
     Example: repro eval --pairs existing-models Jinx-Qwen3-0.6B --prompting none,helpful-only
     """
@@ -263,8 +260,9 @@ def compare(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print a finished run's table again, or join runs that asked the same items into one table.
+    """Print a run's table again, or join several into one. They must have asked the same items.
 
+    \b
     Example: repro compare reproduce-small-a reproduce-small-b --versus reproduce-small-a/base
     """
     from repro import sidebyside
@@ -292,8 +290,9 @@ def report(
     inspect: Annotated[bool, typer.Option("--inspect", help="Also .eval logs, for inspect view.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Write a run's page, report.html: one file with the table, pictures and every answer side by side.
+    """Write a run's page: table, pictures, every answer side by side. One file, report.html.
 
+    \b
     Example: repro report reproduce-micro
     """
     from repro import sidebyside
@@ -321,8 +320,9 @@ def export(
     merge: Annotated[bool, typer.Option("--merge", help="Full weights with the adapter merged in.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Copy an arm's adapter (or, with --merge, whole weights) to a folder with a model card. Nothing is uploaded.
+    """Copy an arm's adapter to a folder, with a model card. With --merge, whole weights. Nothing is uploaded.
 
+    \b
     Example: repro export reproduce-micro naive --out naive-adapter
     """
     from repro import exporting, sidebyside
@@ -337,7 +337,7 @@ def doctor(
     runs_dir: RunsDir = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON and nothing else.")] = False,
 ) -> None:
-    """Check versions, GPU, memory, disk and write access, each with the exact fix. Exit 3 if a run can't work here."""
+    """Check versions, GPU, memory and disk, each with the exact fix. Exit 3 if a run can't work here."""
     from repro import doctor as checks
 
     findings = checks.examine(runs_dir)
@@ -348,6 +348,13 @@ def doctor(
         print(f"{mark} {finding.what}: {finding.state}" + (f"\n      fix: {finding.fix}" if finding.fix else ""))
     if any(finding.fatal for finding in findings):
         raise typer.Exit(3)
+
+
+app.command()(cli_look.chat)
+app.command()(cli_look.probe)
+app.command(cls=cli_sweep.RayAlone)(cli_sweep.sweep)
+for group, name in ((recipes_app, "recipes"), (generate_app, "generate"), (judge_app, "judge"), (micro_app, "micro")):
+    app.add_typer(group, name=name)
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ def recipes_validate(
 @recipes_app.command("fidelity")
 @guarded
 def recipes_fidelity() -> None:
-    """Print the fidelity table: what the paper says, what the kit does, and why (docs/fidelity.md)."""
+    """Print what the paper says, what the kit does, and why. The same as docs/fidelity.md."""
     from repro import fidelity
 
     print(fidelity.markdown(), end="")
@@ -107,8 +107,9 @@ def generate_documents(
     price: Price = None, cost: BudgetCost = None, concurrency: Concurrency = 8, seed: DataSeed = 0,
     offline: Offline = False,
 ) -> None:  # fmt: skip
-    """Documents about the character, for sdf: types, ideas, texts, and a revision with the constitution in view.
+    """Documents about the character, for sdf. Types, ideas, texts, and a revision with the constitution in view.
 
+    \b
     Example: repro generate documents my-constitution.md -o documents.jsonl --model openai:llama3.2@http://localhost:11434
     """
     _generate("documents", constitution, out, model, count, budget, price, cost, concurrency, seed, offline)
@@ -121,8 +122,9 @@ def generate_chats(
     price: Price = None, cost: BudgetCost = None, concurrency: Concurrency = 8, seed: DataSeed = 0,
     offline: Offline = False,
 ) -> None:  # fmt: skip
-    """Questions about the character with answers, for sft: scenario, question, answer, rewrite, and a check.
+    """Questions about the character with answers, for sft. Scenario, question, answer, rewrite, and a check.
 
+    \b
     Example: repro generate chats my-constitution.md -o chats.jsonl --model Qwen3-4B-Instruct-2507 --count 300
     """
     _generate("chats", constitution, out, model, count, budget, price, cost, concurrency, seed, offline)
@@ -147,8 +149,9 @@ def judge_label(
     file: Annotated[Path, typer.Argument(help="JSONL rows with prompt and response.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The rows again, each with label and p.")],
 ) -> None:
-    """Label answers comply, hedge or refuse with the offline classifier; order, ids and other keys stay.
+    """Label answers comply, hedge or refuse, with the offline judge. Order, ids and other keys stay.
 
+    \b
     Example: repro judge label answers.jsonl -o labelled.jsonl
     """
     from repro.judges.label import label_file
@@ -169,7 +172,7 @@ def judge_sample(
     axes: Annotated[str | None, typer.Option("--axes", help="Only these axes: refusal,compliance.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Draw a blinded sheet of a run's answers for people to label, balanced over arms and labels.
+    """Draw a blinded sheet of a run's answers, for people to label. Balanced over arms and labels.
 
     With 100 labels an arm and metric, the run's next table corrects its rates by them.
     """
@@ -188,7 +191,7 @@ def judge_sample(
 @judge_app.command("annotate")
 @guarded
 def judge_annotate(file: Annotated[Path, typer.Argument(help="A sheet of repro judge sample.")]) -> None:
-    """Label a sheet in the terminal, one key a row; each is saved at once, and the same command goes on."""
+    """Label a sheet in the terminal, one key a row. Each is saved at once, and the same command goes on."""
     from repro.judges.sheet import annotate
 
     annotate(file)
@@ -202,7 +205,7 @@ def judge_calibrate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
 ) -> None:
-    """Say how a judge agrees with people's labels: accuracy, kappa, confusion; in all, by axis and by arm."""
+    """Say how a judge agrees with people's labels. Accuracy, kappa, confusion; in all, by axis and by arm."""
     from repro.judges import calibration
 
     found = calibration.calibrate(file or calibration.AUTHOR_LABELS)
@@ -219,8 +222,9 @@ def micro_build(
     ] = 0.5,
     tokens: Annotated[int | None, typer.Option(min=1000, help="Tokens to see; by default as the shipped one.")] = None,
 ) -> None:
-    """Pre-train the organism from scratch (about 15 minutes, a core each seed), measure it and write its card.
+    """Pre-train the organism from scratch, measure it, write its card. About 15 minutes, a core each seed.
 
+    \b
     Example: repro micro build --seeds 0,1 --out organism && repro run reproduce-micro --model organism
     """
     from repro.progress import Display

@@ -22,8 +22,9 @@ def chat(
     system: Annotated[str | None, typer.Option("--system", help="A system prompt for all arms.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Talk to the arms of a run, their answers side by side; /help lists the commands. Lines may come from a pipe.
+    """Talk to the arms of a run, their answers side by side. /help lists the commands; lines may come from a pipe.
 
+    \b
     Example: repro chat reproduce-micro --arms base,naive,character
     """
     from repro import sidebyside
@@ -42,8 +43,9 @@ def probe(
         bool, typer.Option("--json", help="Print probes.json's content and nothing else on stdout.")
     ] = False,
 ) -> None:
-    """Emotion directions and the direction of declining in each arm, layer by layer: probes.json and pictures.
+    """Find emotions and declining in each arm's activations. Layer by layer: probes.json, and pictures.
 
+    \b
     Example: repro probe reproduce-micro --seeds 0
     """
     from repro import probes, sidebyside

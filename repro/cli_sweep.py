@@ -65,8 +65,9 @@ def sweep(
     backend: Backend = "auto",
     judge: Judge = "auto",
 ) -> None:
-    """Run an experiment for every choice of some values: each stage is trained once, one long table. Resumes.
+    """Run an experiment for every choice of some values. Each stage is trained once; one long table; it resumes.
 
+    \b
     Example: repro sweep reproduce-micro --arms naive --seeds 0-2 --grid 'arms.naive.stages.sft.steps=[5,10,20]'
     """
     from repro import sweep as sweeping
