@@ -4,14 +4,15 @@
     repro run reproduce-small --arms naive --seeds 0        # then asks, judges and compares
 
 What it trains is what `repro run` would: the same rows in the same order, the same effective batch (gradient
-accumulation follows from the number of processes), into the same run folder under the same keys. Stages of kinds that
-need one process (grpo, abliterate), and what comes after them, are left to `repro run`.
+accumulation follows from the number of processes), into the same run folder under the same keys. It resumes. Stages of
+the kind that needs one process (abliterate), and what comes after them, are left to `repro run`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ from repro.cli_options import (
 )
 from repro.errors import BadInput, CannotHere
 
-TOGETHER = ("sdf", "sft", "dpo")  # kinds whose step on several processes is the step on one
+TOGETHER = ("sdf", "sft", "dpo", "grpo")  # kinds whose step on several processes is the step on one
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -73,7 +74,8 @@ def train(ask: Any) -> list[str]:
     from repro import run
     from repro.plan import missing
     from repro.pool import State
-    from repro.worker import _model
+    from repro.train import together
+    from repro.worker import load_base
 
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     plan, _ = run.prepare(ask)
@@ -85,22 +87,22 @@ def train(ask: Any) -> list[str]:
         raise BadInput([f"{line}, which {count} processes can't share evenly" for line in sorted(uneven)])
     _, threads, device = run.crew(plan, list(stages.values()), 1)
     with _opened(plan, root, ask) if rank == 0 else contextlib.nullcontext(), _together(device):
-        _wait()  # until the first process holds the folder
+        together.wait()  # until the first process holds the folder
         done: list[str] = []
         loaded: list[Any] = []
         reasons = missing(plan, root)
         left = State(plan, root, {key: stages[key] for key in reasons if key in stages})
-        _wait()  # until all have looked, before any writes
+        together.wait()  # until all have looked, before any writes
         for key, step in list(left.todo.items()):
             if step.kind not in TOGETHER or left.needs(step) & set(left.todo):
                 done.append(f"{step.title}: left to repro run")
                 continue
             job = left.job(step, device, ask.backend)
-            summary = _stage(job, _model(job, loaded, threads), rank)
+            summary = _stage(job, load_base(job, loaded, threads), rank)
             done.append(f"{step.title}: {summary['steps']} steps on {count} processes, loss "
                         f"{summary['loss_first']:.4f} -> {summary['loss_last']:.4f}")  # fmt: skip
             del left.todo[key]
-            _wait()  # until the first process has put it in its place
+            together.wait()  # until the first process has put it in its place
         return [*done, f"asks, judges and compares: repro run with the same options; run folder {root}"] * (rank == 0)
 
 
@@ -133,44 +135,35 @@ def _together(device: str) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _wait() -> None:
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def _stage(job: Any, model: Any, rank: int) -> dict[str, Any]:
     """One stage, on all processes; the others write what they would keep where nobody looks."""
     from repro import store, train
     from repro.seeds import derive
-    from repro.train import runner
-    from repro.worker import _with_rejected
+    from repro.train import together
+    from repro.worker import checkpoint_minutes, probing, with_rejected
 
-    step, summary = job.step, {}  # type: ignore[var-annotated]
-    kept = store.building(job.root / step.folder, step.key, summary)
-    with kept if rank == 0 else tempfile.TemporaryDirectory() as place:
+    step = job.step
+    summary: dict[str, Any] = {"inputs": step.inputs}
+    kept = store.building(job.root / step.folder, step.key, summary, resumable=True)
+    with kept if rank == 0 else tempfile.TemporaryDirectory() as given:
+        place = Path(given)
+        begun = together.first(str(place))
+        if rank > 0:  # all go on from what the first one's kill left
+            shutil.copytree(begun, place, dirs_exist_ok=True)
+        together.wait()
         rows = [dict(row) for row in step.rows]
-        if step.kind == "dpo":
-            rows = _firsts(_with_rejected(job, model, rows, Path(place), lambda *_: None))
+        if step.kind == "dpo":  # the first one's answers: in 16 bits two GPUs need not answer alike
+            rows = together.first(with_rejected(job, model, rows, place, lambda *_: None))
         if step.upstream is None:
             model.new_adapter(step.stage.lora, derive(step.seed, "adapter"))
         else:
             model.load_adapter(job.folders[step.upstream], trainable=True)
         seed = derive(step.seed, "stage", step.index, step.kind)
-        summary |= train.run_stage(step.stage, model, rows, Path(place), seed=seed, checkpoint_every_minutes=None)
-        summary |= {"precision": model.precision, "peak_gib": model.peak_gib(), "processes": runner.processes()}
+        probe = probing(step, place, []) if step.items and rank == 0 else None
+        summary |= train.run_stage(step.stage, model, rows, place, seed=seed, on_step=probe,
+                                   checkpoint_every_minutes=checkpoint_minutes())  # fmt: skip
+        summary |= {"precision": model.precision, "peak_gib": model.peak_gib(), "processes": together.processes()}
     return summary
-
-
-def _firsts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first process's rows, for all: in 16 bits two GPUs need not answer alike."""
-    import torch.distributed as dist
-
-    box = [rows]
-    if dist.is_initialized():
-        dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def perform(job: Job, loaded: list[Any], threads: int, moved: Send, say: Callabl
     try:
         _redirect(log)
         began = time.monotonic()
-        model = _model(job, loaded, threads)
+        model = load_base(job, loaded, threads)
         summary = _answer(job, model, moved) if job.step.stage is None else _train(job, model, moved, say)
         summary.pop("inputs", None)  # they stay with the outcome; the journal has no need of them
         return "done", summary | {"wall_seconds": round(time.monotonic() - began, 2)}
@@ -152,7 +152,7 @@ def _print_traceback() -> None:
         print(safe(traceback.format_exc()), file=sys.stderr)
 
 
-def _model(job: Job, loaded: list[Any], threads: int) -> Any:
+def load_base(job: Job, loaded: list[Any], threads: int) -> Any:
     """The base, loaded once a worker; `loaded` holds (name, model)."""
     from repro import models
 
@@ -177,7 +177,7 @@ def _train(job: Job, model: Any, moved: Send, say: Callable[[str], None] | None 
         rows = [dict(row) for row in step.rows]
         own_answers = step.kind == "dpo"
         if own_answers:
-            rows = _with_rejected(job, model, rows, folder, lambda done, total: moved(done, 2 * total))
+            rows = with_rejected(job, model, rows, folder, lambda done, total: moved(done, 2 * total))
         if step.upstream is None:
             model.new_adapter(step.stage.lora, derive(step.seed, "adapter"))
         else:
@@ -187,20 +187,23 @@ def _train(job: Job, model: Any, moved: Send, say: Callable[[str], None] | None 
             moved(done + total if own_answers else done, 2 * total if own_answers else total)
 
         probed: list[float] = []
-        listen = _probing(step, folder, probed) if step.items else None
+        listen = probing(step, folder, probed) if step.items else None
         seed = derive(step.seed, "stage", step.index, step.kind)
-        minutes = float(os.environ.get("REPRO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)) / 60
         with _saves():
             summary |= train.run_stage(
                 step.stage, model, rows, folder, seed=seed, on_progress=progress, on_step=listen, on_say=say,
-                checkpoint_every_minutes=minutes, stopping=_stopping.is_set,
+                checkpoint_every_minutes=checkpoint_minutes(), stopping=_stopping.is_set,
             )  # fmt: skip
         summary |= {"probing_seconds": round(sum(probed), 2)} if probed else {}
         summary |= {"precision": model.precision, "peak_gib": model.peak_gib()}
     return summary
 
 
-def _probing(step: Step, folder: Path, seconds: list[float]) -> Callable[[int, int, Any], None]:
+def checkpoint_minutes() -> float:
+    return float(os.environ.get("REPRO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)) / 60
+
+
+def probing(step: Step, folder: Path, seconds: list[float]) -> Callable[[int, int, Any], None]:
     """What asks the stage's probes along the training: a row an answer in curve.jsonl, its time added to `seconds`."""
     path, asked = folder / CURVE, evals.asks(list(step.items))
 
@@ -216,7 +219,7 @@ def _probing(step: Step, folder: Path, seconds: list[float]) -> Callable[[int, i
     return ask
 
 
-def _with_rejected(job: Job, model: Any, rows: list[dict[str, Any]], folder: Path, moved: Send) -> list[dict[str, Any]]:
+def with_rejected(job: Job, model: Any, rows: list[dict[str, Any]], folder: Path, moved: Send) -> list[dict[str, Any]]:
     """The rows with what the arm's start model answers to them, greedily, as `rejected`; kept in rejected.jsonl."""
     written = folder / "rejected.jsonl"
     if written.exists():

@@ -15,7 +15,7 @@ from repro import store
 from repro.errors import BadInput
 from repro.models import Model
 from repro.seeds import derive
-from repro.train import rewards, runner
+from repro.train import rewards, runner, together
 from repro.train import rows as rows_of
 
 
@@ -40,11 +40,12 @@ def grpo(stage: Any, model: Model, rows: list[dict[str, Any]], out: Path, *, see
     def answer(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         """trl's rollout function: our own decoding, each answer from a seed of its own."""
         prompt_ids = [model.prompt_ids(prompt) for prompt in prompts]
+        step, before = trainer.state.global_step, together.rank() * len(prompts)  # what other processes answer to
         completion_ids = model.generate_ids(
             prompt_ids,
             max_new_tokens=stage.max_new_tokens,
             temperature=stage.temperature,
-            seeds=[derive(seed, "rollout", trainer.state.global_step, index) for index in range(len(prompts))],
+            seeds=[derive(seed, "rollout", step, before + index) for index in range(len(prompts))],
         )
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
@@ -54,7 +55,8 @@ def grpo(stage: Any, model: Model, rows: list[dict[str, Any]], out: Path, *, see
             rewards.reward(rows[index]["check"], rows[index].get("args") or {}, text)
             for index, text in zip(row, answers, strict=True)
         ]
-        log.add(more["trainer_state"].global_step + 1, row, answers, scores, [len(ids) for ids in completion_ids])
+        said = zip(row, answers, scores, (len(ids) for ids in completion_ids), strict=True)
+        log.add(more["trainer_state"].global_step + 1, together.all_of(list(said)))
         return scores
 
     def make(micro: int) -> Trainer:
@@ -105,7 +107,8 @@ class Rollouts:
         self.lines = [line for line in _whole(kept) if line["step"] <= after]
         store.write_atomic(self.path, "".join(map(_json_line, self.lines)))
 
-    def add(self, step: int, row: list[int], answers: list[str], scores: list[float], tokens: list[int]) -> None:
+    def add(self, step: int, said: list[tuple[int, str, float, int]]) -> None:
+        """A step's answers, of all processes: (row, answer, reward, tokens) each."""
         new = [
             {
                 "step": step,
@@ -116,7 +119,7 @@ class Rollouts:
                 "reward": score,
                 "tokens": count,
             }
-            for index, text, score, count in zip(row, answers, scores, tokens, strict=True)
+            for index, text, score, count in said
         ]
         self.lines += new
         with self.path.open("a", encoding="utf-8") as file:

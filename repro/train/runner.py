@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from repro import memory, store
 from repro.errors import CannotHere, RunFailed
 from repro.models import Model
 from repro.stages import curve_steps
+from repro.train import together
+from repro.train.together import processes
 
 PART = "part"  # in a stage's state: where the trainer writes, file after file; what is whole is moved out of it
 REFERENCE = "ref"  # trl's name for the copy of an adapter that dpo and grpo compare with
@@ -41,11 +42,6 @@ class Hooks:
     def say(self, line: str) -> None:
         """A line for the person who watches; without one, for the log."""
         (self.on_say or (lambda text: None))(line)
-
-
-def processes() -> int:
-    """How many processes train the stage together (see repro.launch): each takes its share of every batch."""
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def micro_batch(model: Model, stage: Any, longest: int) -> int:
@@ -74,7 +70,7 @@ def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, se
     """The keyword arguments of transformers' TrainingArguments that all stages share."""
     cpu = model.device == "cpu"
     dtype = model.precision.partition(":")[0]
-    together = processes() > 1
+    shared = processes() > 1
     warmup = math.ceil(steps * (stage.warmup or 0))
     return {
         "output_dir": str(out / "state" / PART),
@@ -95,8 +91,8 @@ def arguments(stage: Any, model: Model, out: Path, *, steps: int, micro: int, se
         **model.options(stage.kind),
         "train_sampling_strategy": "sequential",  # rows come ordered
         "dataloader_pin_memory": not cpu,
-        "average_tokens_across_devices": together,  # a token weighs the same whichever process has it
-        **({"ddp_backend": "gloo" if cpu else "nccl", "ddp_find_unused_parameters": False} if together else {}),
+        "average_tokens_across_devices": shared,  # a token weighs the same whichever process has it
+        **({"ddp_backend": "gloo" if cpu else "nccl", "ddp_find_unused_parameters": False} if shared else {}),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide a NaN loss
         "save_strategy": "no",
@@ -149,7 +145,7 @@ class Watch(TrainerCallback):
         now = time.monotonic()
         due = now + (now - self.stepped) - self.saved > self.every  # before one more step would make it late
         self.stepped = now
-        if state.global_step < state.max_steps and (due or self.hooks.stopping()):
+        if state.global_step < state.max_steps and together.first(due or self.hooks.stopping()):
             control.should_save, self.saved = True, now
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -276,7 +272,7 @@ def train(
     at the end; out of memory, it goes on from its last step with half the micro-batch.
     Raises RunFailed for a NaN, and for a stage that changed nothing; CannotHere where a single row does not fit.
     """
-    micro = hooks.micro_batch or _agreed(micro_batch(model, stage, longest), model)
+    micro = hooks.micro_batch or together.least(micro_batch(model, stage, longest), model.device)
     watch = Watch(model, out, dose_steps(stage, steps), curve_steps(getattr(stage, "curve", None), steps), hooks)
     before = _probe(model, probe)
     start = {name: value.detach().cpu().clone() for name, value in model.adapter_parameters().items()}
@@ -318,15 +314,6 @@ def train(
     }
 
 
-def _agreed(micro: int, model: Model) -> int:
-    """The smallest micro-batch among the processes that train together, whose GPUs need not be equally free."""
-    if processes() == 1:
-        return micro
-    least = torch.tensor(micro, device=model.device)
-    dist.all_reduce(least, dist.ReduceOp.MIN)
-    return int(least)
-
-
 def _walk_less(trainer: Trainer, model: Model) -> None:
     """Spares a CPU the walks over all modules at each step that change nothing: a tenth of a small model's step.
 
@@ -353,6 +340,8 @@ def _attempt(make: Callable[[int], Trainer], micro: int, model: Model, out: Path
         model.ready(True)
         trainer = make(micro)
         _walk_less(trainer, model)
+        if model.device == "cpu":  # with several processes it is cpu:0 else, which torch can't load a state to
+            trainer.args.__dict__["_setup_devices"] = torch.device("cpu")
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
         shutil.rmtree(out / "state" / PART, ignore_errors=True)

@@ -47,7 +47,7 @@ def test_a_stage_that_goes_on_from_an_earlier_step_answers_its_probes_again(tmp_
     monkeypatch.setattr(worker, "respond", lambda model, asked, most, moved: [{"text": model} for _ in asked])
     pack = data.load("micro")
     items = tuple(evals.probes(pack, pack.split(0))[:2])
-    ask = worker._probing(Step("k", "sft", "naive", 0, 0, None, items=items), tmp_path, said)
+    ask = worker.probing(Step("k", "sft", "naive", 0, 0, None, items=items), tmp_path, said)
     for at, model in [(0, "a"), (1, "b"), (2, "c"), (1, "d"), (2, "e")]:
         ask(at, 2, model)
     rows = store.read_jsonl(tmp_path / CURVE)

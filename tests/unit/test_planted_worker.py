@@ -110,7 +110,7 @@ def test_between_two_jobs_the_adapter_is_taken_off(tmp_path: Path, monkeypatch: 
     model, spec = FakeModel(), SimpleNamespace(model_dump_json=lambda: "spec")
     model.adapter = "another-arms"
     step = Step("k" * 64, "answers", "base", 0, 0, None)
-    found = worker._model(worker.Job(step, spec, "none", "cpu", tmp_path, {}), [(("spec", "none"), model)], 1)
+    found = worker.load_base(worker.Job(step, spec, "none", "cpu", tmp_path, {}), [(("spec", "none"), model)], 1)
     assert found is model
     assert model.adapter == "bare"
 
