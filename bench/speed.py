@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -108,6 +107,23 @@ def exponent(sizes: list[float], costs: list[float]) -> float:
     return above / sum((a - middle) ** 2 for a in x)
 
 
+def answer_all(plan: Any, root: Path) -> None:
+    """The same short answer, or the same log-probabilities, to all that a plan asks, where it would lie."""
+    from repro import evals, store
+    from repro.plan import locate
+
+    said = {"text": "Sorry, I do not explain baking here.", "finished": True, "tokens": 8}
+    for key in plan.answers.values():
+        step = plan.steps[key]
+        path = locate(step, root) / "answers.jsonl"
+        if not path.exists():
+            path.parent.mkdir(parents=True)
+            store.write_jsonl(path, [
+                {"item": ask.item.id, "dose": None, **({"logprobs": [-1.0, -2.0]} if ask.item.continuations else said)}
+                for ask in evals.asks(step.items)
+            ])  # fmt: skip
+
+
 def growth() -> Found:
     """CPU seconds for 1, 2, 5 and 10 times the seeds (planning, judging, statistics) and items (answering): the least
     of TURNS, since what disturbs a machine only adds."""
@@ -120,10 +136,11 @@ def growth() -> Found:
     torch.set_num_threads(1)
     sizes = [1, 2, 5, 10]
     found: dict[str, dict[int, float]] = {"planning": {}, "judging": {}, "statistics": {}, "answering": {}}
-    said = SimpleNamespace(text="Sorry, I do not explain baking here.", finished=True)
     pack = load("micro")
     asks = evals.asks(evals.suite(pack, pack.split(0)))
     model = models.load(recipes.resolve_model("micro"))
+    place = tempfile.TemporaryDirectory()
+    root = Path(place.name)
     for size in [1, *TURNS * sizes]:  # the first one warms up
 
         def cost(name: str, work: Callable[[], Any], size: int = size) -> Any:
@@ -134,17 +151,17 @@ def growth() -> Found:
 
         ask = runs.Ask("reproduce-micro", seeds=",".join(map(str, range(size))))
         plan = cost("planning", lambda ask=ask: runs.prepare(ask)[0])
-        asked = {place: plan.steps[key].items for place, key in plan.answers.items()}
-        labelled = cost("judging", lambda plan=plan, asked=asked: [
-            evals.label(items, [said if not one.item.continuations else [-1.0, -2.0] for one in evals.asks(items)],
-                        plan.pack, arm=arm, seed=seed)
-            for (arm, seed, _), items in asked.items()])  # fmt: skip
-        units = {(rows[0]["arm"], rows[0]["seed"]): evals.units(rows, plan.pack) for rows in labelled}
+        answer_all(plan, root)
+        labelled: dict[tuple[str, int], list[Found]] = {}
+        for row in cost("judging", lambda plan=plan: outcome.label_answers(plan, root)):
+            labelled.setdefault((row["arm"], row["seed"]), []).append(row)
+        units = {whose: evals.units(rows, plan.pack) for whose, rows in labelled.items()}
         cost("statistics", lambda units=units, plan=plan: claims.results(
             run="growth", model="micro", judge={}, units=units, metrics=evals.METRICS,
             claims=runs.load_claims(plan)[0], tags=outcome.tags(plan)))  # fmt: skip
         part = asks[:: len(asks) // (250 * size)][: 250 * size]
         cost("answering", lambda part=part: worker.respond(model, part, 64, lambda *_: None))
+    place.cleanup()
     return {name: {"sizes": sizes, "cpu_seconds": [costs[size] for size in sizes],
                    "exponent": exponent(sizes, [costs[size] for size in sizes])}
             for name, costs in found.items()}  # fmt: skip

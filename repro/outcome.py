@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from repro import evals, store
+from repro import evals, garbage, store
 from repro.evals import public
 from repro.plan import Plan, Step, arm_of, locate, stage_sources
 from repro.stages import CURVE
@@ -27,13 +27,14 @@ def label_answers(plan: Plan, root: Path, judge: Any = None) -> list[Row]:
     """
     pack = SimpleNamespace(judge=judge or plan.pack.judge)
     rows: list[Row] = []
-    for (arm, seed, prompting), key in plan.answers.items():
-        step = plan.steps[key]
-        stored = store.read_jsonl(locate(step, root) / "answers.jsonl")
-        for dose in dict.fromkeys(row["dose"] for row in stored):
-            items = step.items if dose is None else step.dose_items
-            answers = [row.get("logprobs") or SimpleNamespace(**row) for row in stored if row["dose"] == dose]
-            rows += evals.label(items, answers, pack, arm=arm, seed=seed, prompting=prompting, dose=dose)
+    with garbage.left_alone():
+        for (arm, seed, prompting), key in plan.answers.items():
+            step = plan.steps[key]
+            stored = store.read_jsonl(locate(step, root) / "answers.jsonl")
+            for dose in dict.fromkeys(row["dose"] for row in stored):
+                items = step.items if dose is None else step.dose_items
+                answers = [row.get("logprobs") or SimpleNamespace(**row) for row in stored if row["dose"] == dose]
+                rows += evals.label(items, answers, pack, arm=arm, seed=seed, prompting=prompting, dose=dose)
     return rows
 
 

@@ -6,7 +6,6 @@ Everything that imports torch happens here, so that a run with nothing left to d
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from repro import data, evals, faults, store
+from repro import data, evals, faults, garbage, store
 from repro.errors import ReproError, safe, strike
 from repro.evals import public
 from repro.plan import Step
@@ -153,17 +152,6 @@ def _print_traceback() -> None:
         print(safe(traceback.format_exc()), file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _importing() -> Iterator[None]:
-    """The libraries make a million objects that stay: to look through them for garbage takes a fifth of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def load_base(job: Job, loaded: list[Any], threads: int) -> Any:
     """The base, loaded once a worker; `loaded` holds (name, model)."""
     from repro import models
@@ -171,7 +159,7 @@ def load_base(job: Job, loaded: list[Any], threads: int) -> Any:
     name = (job.spec.model_dump_json(), job.quant)
     if not loaded or loaded[0][0] != name:
         loaded.clear()
-        with _importing():
+        with garbage.left_alone():
             loaded.append((name, models.load(job.spec, quant=job.quant, device=job.device, backend=job.backend)))
             if job.step.stage is not None:  # it will need transformers' trainer, half of all there is to import
                 import repro.train.runner  # noqa: F401
