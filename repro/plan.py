@@ -130,8 +130,10 @@ def build(
     for seed in plan.seeds:
         split = plan.pack.split(seed)
         rows = _Rows(plan.pack, split, seed, experiment.evaluation.axes)
-        _check_data(plan, split, rows, seed, problems)
-        items = _Items({name: suites(plan, split, name) for name in strategies})
+        asked: dict[str, Any] = {name: suites(plan, split, name) for name in strategies}
+        bare = asked.get("none") or suites(plan, split, "none")
+        _check_data(plan, bare[0], rows, seed, problems)
+        items = _Items(asked)
         shared = experiment.start.stages if experiment.start else []
         for arm in chosen:
             member = arm_of(experiment, arm)
@@ -221,9 +223,9 @@ def _common(plan: Plan, kind: str, seed: int) -> dict[str, Any]:
     return common_inputs(kind, plan.base, plan.base_files, plan.experiment.quant, plan.spec, seed)
 
 
-def _check_data(plan: Plan, split: Any, rows: _Rows, seed: int, problems: list[str]) -> None:
-    """Adds what is wrong with the training rows: no evaluation prompt occurs in them, no reward is what the evaluation
-    measures with, and each has what its kind of stage needs."""
+def _check_data(plan: Plan, asked: list[evals.Item], rows: _Rows, seed: int, problems: list[str]) -> None:
+    """Adds what is wrong with the training rows: no prompt that is `asked` occurs in them, no reward is what the
+    evaluation measures with, and each has what its kind of stage needs."""
     experiment = plan.experiment
     recipes = [member.recipe for arm in plan.arms if (member := arm_of(experiment, arm))] + [experiment.start]
     stages = [(stage, recipe.constitution) for recipe in recipes if recipe is not None for stage in recipe.stages]
@@ -233,7 +235,7 @@ def _check_data(plan: Plan, split: Any, rows: _Rows, seed: int, problems: list[s
         own, _ = rows.of(stage, constitution)
         training |= {store.canonical(row): row for row in own}
         found += _faults(stage, own, plan.pack.judge)
-    leaked = evals.overlap(suites(plan, split, "none")[0], training.values()) if training else []
+    leaked = evals.overlap(asked, training.values()) if training else []
     found += [f'seed {seed}: the evaluation prompt "{prompt}" occurs in the training rows' for prompt in leaked[:5]]
     if len(leaked) > 5:
         found.append(f"seed {seed}: and {len(leaked) - 5} more evaluation prompts")
