@@ -159,6 +159,8 @@ def load_base(job: Job, loaded: list[Any], threads: int) -> Any:
     name = (job.spec.model_dump_json(), job.quant)
     if not loaded or loaded[0][0] != name:
         loaded.clear()
+        if job.device == "cpu":  # nothing is compiled there, and bitsandbytes would import the compiler all the same
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         with garbage.left_alone():
             loaded.append((name, models.load(job.spec, quant=job.quant, device=job.device, backend=job.backend)))
             if job.step.stage is not None:  # it will need transformers' trainer, half of all there is to import

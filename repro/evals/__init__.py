@@ -179,17 +179,17 @@ def label(
     sequence of log-probabilities, one for each. An unfinished answer is unscored (label and value are None) unless the
     judge can read its metric from the beginning of an answer (`READS_CUT`).
     """
-    asked = asks(items)
+    asked = [(item, sample) for item in items for sample in range(item.samples)]  # the order of `asks`
     if len(answers) != len(asked):
         raise ValueError(f"{len(asked)} answers expected, {len(answers)} given")
-    judge = pack.judge
+    judge, own = pack.judge, f"{pack.judge.NAME} {pack.judge.VERSION}"
     rows = []
-    for ask, answer in zip(asked, answers, strict=True):
-        looks = [ask.item]
-        if "task_done" in ask.item.also:
-            looks.append(compliance.second_look(ask.item))
+    for (first, sample), answer in zip(asked, answers, strict=True):
+        looks = [first]
+        if "task_done" in first.also:
+            looks.append(compliance.second_look(first))
         for item in looks:
-            by = f"{judge.NAME} {judge.VERSION}"
+            by = own
             grounds: Row = {}  # how sure the judge is of its label, and why, where it says so
             if item.continuations:
                 text, finished, well_formed, (name, value) = _log_odds(item, answer)
@@ -209,7 +209,7 @@ def label(
                     "item": item.id,
                     "arm": arm,
                     "seed": seed,
-                    "sample": ask.sample,
+                    "sample": sample,
                     "axis": item.axis,
                     "metrics": [item.metric, *item.also],
                     "group": item.group,
