@@ -66,6 +66,7 @@ def main(connection: Connection, threads: int, lock: Connection | None = None) -
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     loaded: list[Any] = []
+    tell = partial(_tell, connection)
     while True:
         try:
             job: Job = connection.recv()
@@ -77,9 +78,16 @@ def main(connection: Connection, threads: int, lock: Connection | None = None) -
             moment = time.monotonic()
             if moment - said[0] > 0.2 or done >= total:
                 said[0] = moment
-                connection.send(("moved", done, total))
+                tell("moved", done, total)
 
-        connection.send(perform(job, loaded, threads, moved, lambda line: connection.send(("said", line))))
+        tell(*perform(job, loaded, threads, moved, partial(tell, "said")))
+
+
+def _tell(connection: Connection, *message: Any) -> None:
+    """To the parent, if it still listens: one that stops hangs up first, and a step that then failed would lose its
+    saved state."""
+    with contextlib.suppress(OSError):
+        connection.send(message)
 
 
 def perform(job: Job, loaded: list[Any], threads: int, moved: Send, say: Callable[[str], None] | None) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,3 +181,11 @@ def test_dpo_rejects_what_the_start_model_says_and_trains_the_stage_before(
     (call,) = trainings.calls
     assert [row["rejected"] for row in call["rows"]] == ["one hello None"]
     assert call["adapter"] == "two, trainable"
+
+
+def test_a_parent_that_has_hung_up_does_not_make_a_step_fail() -> None:
+    here, there = multiprocessing.Pipe()
+    worker._tell(there, "moved", 1, 2)
+    assert here.recv() == ("moved", 1, 2)
+    here.close()
+    worker._tell(there, "moved", 2, 2)
