@@ -86,8 +86,7 @@ def test_planning_needs_no_torch(here: Path) -> None:
 def test_every_verb_says_what_it_does_on_one_line(group: str) -> None:
     _, text, _ = call(*group.split(), "--help")
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert listed
-    for line in listed:
+    for line in listed or [text]:
         assert re.fullmatch(r"  \w+ +[A-Z].*[^.]\.", line), line  # one that is too long ends in ...
     if not group:
         verbs = "run plan eval compare report export doctor chat probe sweep recipes generate judge micro"
