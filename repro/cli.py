@@ -52,6 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
 def _show(content: dict[str, Any], as_json: bool) -> None:
     """The results on stdout: the table, or the JSON of results.json."""
     if as_json:

@@ -213,6 +213,7 @@ def _train(job: Job, model: Any, moved: Send, say: Callable[[str], None] | None 
 
 
 def checkpoint_minutes() -> float:
+    """How old a stage's saved state may get."""
     return float(os.environ.get("REPRO_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)) / 60
 
 
